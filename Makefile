@@ -1,0 +1,53 @@
+# Every target creates .venv and installs what it needs when missing.
+#   PYTHON    the interpreter that .venv is made with: 3.11, 3.12 or 3.13
+#   PIP_ARGS  more arguments for pip, such as --extra-index-url https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    profile this machine's CPU, then set predicted against measured latency: results/"
+	@echo "make test    run the tests"
+	@echo "make check   check format, style and types"
+	@echo "make bench   run the benchmarks with short settings"
+	@echo "make clean   remove .venv, caches and build output; results/ stays"
+
+demo: $(INSTALLED)
+	$(BIN)/hwnas profile --device cpu --space proxyless --out results/cpu.db
+	$(BIN)/hwnas compare --predictor results/cpu.db --device cpu --space proxyless --networks 20 --out results/compare
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+# The folder is the package, whatever it is called: mypy finds it by its own name through a link.
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	mkdir -p $(VENV)/link && ln -sfn ../.. $(VENV)/link/hwnas
+	MYPYPATH=$(VENV)/link $(BIN)/mypy -p hwnas
+
+bench: $(INSTALLED)
+	@set -e; for script in benchmarks/[a-z]*.py; do \
+		[ -e "$$script" ] || { echo "there are no benchmarks yet"; break; }; \
+		echo "== $$script"; $(BIN)/python "$$script" --quick; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# build/ is removed first: a stale one would ship deleted modules.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit( \
+		"hwnas needs Python 3.11 to 3.13; $(PYTHON) is %d.%d: make PYTHON=python3.12" % v)'
+	rm -rf build
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install $(PIP_ARGS) --quiet --constraint constraints.txt setuptools
+	$(PIP) install $(PIP_ARGS) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@

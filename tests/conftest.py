@@ -1,0 +1,28 @@
+"""What all tests share: reference data where there is some, and a cache of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data: $HWNAS_SHARED, else `shared` beside the checkout. Without it, the test is skipped."""
+    folder = Path(os.environ.get("HWNAS_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"needs the reference data in {folder} (set HWNAS_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache out of the tests, and the tests out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWNAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
