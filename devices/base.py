@@ -1,0 +1,334 @@
+"""The contract between a device and everything that measures on it.
+
+A :class:`Device` lives on the host: it names a runtime, its settings and its unit, and opens a session. Its
+:class:`Runtime` and :class:`Model` live in the agent process, where the clock runs.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import numpy as np
+
+from ..errors import HwnasError
+
+if TYPE_CHECKING:
+    from .session import Session
+
+DTYPES = ("fp32", "fp16", "bf16", "tf32", "int8")
+OPTIMIZATIONS = ("all", "extended", "basic", "disable")
+MAX_BATCH = 65536
+MAX_THREADS = 4096
+
+
+class DeviceError(HwnasError):
+    """A device that does not exist, cannot be used here, or was asked for something it does not have."""
+
+
+class WorkloadFailed(HwnasError):
+    """One workload cannot be loaded or run; the others are not affected."""
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(f"{id}: {reason}")
+        self.id = id
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input of a lowered model. Integers are drawn from [0, high), floats from a standard normal."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    high: int = 1
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """A random array of this shape and dtype.
+
+        Raises:
+            DeviceError: the dtype has no numpy counterpart.
+        """
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError:
+            raise DeviceError(f"input {self.name!r} has dtype {self.dtype!r}, which cannot be drawn") from None
+        if dtype.kind == "f":
+            return rng.standard_normal(self.shape).astype(dtype)
+        if dtype.kind == "b":
+            return rng.integers(0, 2, self.shape).astype(dtype)
+        if dtype.kind in "iu":
+            return rng.integers(0, max(1, self.high), self.shape).astype(dtype)
+        raise DeviceError(f"input {self.name!r} has dtype {self.dtype!r}, which cannot be drawn")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A workload lowered for one runtime.
+
+    Attributes:
+        format: what ``data`` is: "onnx" or "ops" (JSON list of operators).
+        inputs: the model's inputs in order.
+        digest: content digest of the traced operators.
+        route: how it was lowered: "emitter", "torch.onnx" or "ops".
+        owners: runtime tensor name -> "path#index" of the call that produced it ("" for none), to attribute node times.
+    """
+
+    format: str
+    data: bytes
+    inputs: tuple[TensorSpec, ...]
+    digest: str
+    route: str
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a measurement depends on besides the device. A device may add fields in a subclass.
+
+    Raises:
+        DeviceError: a value out of range.
+    """
+
+    batch: int = 1
+    threads: int = 1
+    dtype: str = "fp32"
+    optimization: str = "all"
+
+    def __post_init__(self) -> None:
+        _check_range("batch", self.batch, MAX_BATCH)
+        _check_range("threads", self.threads, MAX_THREADS)
+        _check_choice("dtype", self.dtype, DTYPES)
+        _check_choice("optimization", self.optimization, OPTIMIZATIONS)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON data; ``type(self)(**as_dict())`` gives them back."""
+        return asdict(self)
+
+
+def _check_range(name: str, value: Any, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
+        raise DeviceError(f"{name} must be a whole number from 1 to {high}, not {value!r}")
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise DeviceError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def check_threads(settings: Settings) -> None:
+    """Refuse more threads than this machine has CPUs for us; called on the machine that measures.
+
+    Raises:
+        DeviceError: naming the number of CPUs.
+    """
+    count = usable_cpus()
+    if settings.threads > count:
+        raise DeviceError(f"threads must be from 1 to {count}, the CPUs usable here, not {settings.threads}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The timed runs of one visit.
+
+    Attributes:
+        wall: int64 nanoseconds, shape (runs,), wall clock.
+        cpu: int64 nanoseconds, shape (runs,), CPU clock of the thread that runs the model.
+        started: Unix time in seconds at which the visit began.
+    """
+
+    wall: np.ndarray
+    cpu: np.ndarray
+    started: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """One visit to each of several workloads.
+
+    Attributes:
+        samples: by workload id, in the order of the visits.
+        failures: id -> reason, for workloads that failed twice; they are no longer loaded.
+        preemptions: involuntary context switches of the measuring thread during the round.
+        load: the machine's one-minute load average at the end of the round (0.0 where unknown).
+    """
+
+    samples: dict[str, Samples]
+    failures: dict[str, str]
+    preemptions: int
+    load: float
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What loading a workload took. Memory is what the agent's peak rose by, in MB (NaN where unknown)."""
+
+    load_ms: float
+    first_run_ms: float
+    warm_run_ms: float
+    peak_mb: float
+    load_peak_mb: float = float("nan")
+    first_run_peak_mb: float = float("nan")
+    warm_run_peak_mb: float = float("nan")
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """One executed node of the optimised model. ``outputs`` are its tensor names there (empty if not identified)."""
+
+    name: str
+    op_type: str
+    outputs: tuple[str, ...]
+    ms: float
+
+
+@dataclass(frozen=True)
+class NodeTrace:
+    """Times of the single nodes of a workload, inside whole runs.
+
+    Attributes:
+        nodes: in order of execution; ``ms`` is the mean of the lower half of the runs.
+        model: the optimised model that was executed, in the device's format.
+        run_ms: the same statistic of the whole run, by the runtime's own profiler.
+        runs: how many runs were aggregated.
+    """
+
+    nodes: tuple[NodeTime, ...]
+    model: bytes
+    run_ms: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why a device cannot be used here, and what would mend it."""
+
+    reason: str
+    mend: str
+
+
+class Model(ABC):
+    """A loaded workload, in the agent."""
+
+    @abstractmethod
+    def run(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Run ``n`` times in a row; wall and thread-CPU nanoseconds, two int64 arrays of shape (n,)."""
+
+    def trace(self, runs: int) -> NodeTrace:
+        """Time the nodes over ``runs`` runs; only where "trace" is among the device's capabilities."""
+        raise DeviceError("this device cannot time single nodes")
+
+    def close(self) -> None:
+        """Give back what the model holds."""
+        return
+
+
+class Runtime(ABC):
+    """What runs models in the agent; constructed there, once."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Name, version and options of the runtime as JSON data: whatever its times depend on."""
+
+    @abstractmethod
+    def load(self, id: str, artifact: Artifact) -> Model:
+        """Get a workload ready to run. The artifact may come from a stranger and must not be able to run code."""
+
+    def now(self) -> float:
+        """Unix time in seconds; a simulated runtime has its own."""
+        from time import time
+
+        return time()
+
+
+class Device(ABC):
+    """Target hardware plus runtime and settings.
+
+    Class attributes name what does not depend on the settings: ``name``; ``unit`` ("ms" or "MMACs"); ``format`` of the
+    artifacts it loads; ``exact`` (values are computed, nothing is timed); ``dtypes`` it has; ``capabilities``
+    ("trace"); ``settings_type``; ``for_testing`` (not listed to users).
+
+    Raises:
+        DeviceError: settings that this device does not have.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str] = "ms"
+    format: ClassVar[str]
+    exact: ClassVar[bool] = False
+    dtypes: ClassVar[tuple[str, ...]] = ("fp32",)
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    settings_type: ClassVar[type[Settings]] = Settings
+    for_testing: ClassVar[bool] = False
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings if settings is not None else self.settings_type()
+        if not isinstance(self.settings, self.settings_type):
+            raise DeviceError(f"device {self.name!r} takes {self.settings_type.__name__}, not {type(settings).__name__}")
+        if self.settings.dtype not in self.dtypes:
+            raise DeviceError(f"device {self.name!r} has no {self.settings.dtype}, only {', '.join(self.dtypes)}")
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{f.name}={getattr(self.settings, f.name)!r}" for f in fields(self.settings))
+        return f"<device {self.name} {given}>"
+
+    @property
+    def clock(self) -> str:
+        """Which clock latencies are taken from: "cpu" (thread CPU time), "wall" or "none"."""
+        return "wall"
+
+    @classmethod
+    def unavailable(cls) -> Unavailable | None:
+        """Why the device cannot be used on this machine; None if it can. Must be cheap: no runtime is imported."""
+        return None
+
+    @abstractmethod
+    def runtime(self) -> Runtime:
+        """Build the runtime; called in the agent process only."""
+
+    def value(self, artifact: Artifact) -> float:
+        """The exact value of a workload in ``unit``; only where ``exact``."""
+        self._refuse("times its workloads", "open a session")
+
+    def open(
+        self,
+        *,
+        agent: str | None = None,
+        agent_python: str | None = None,
+        timeout_s: float = 60.0,
+        memory_mb: int | None = None,
+    ) -> Session:
+        """Start the agent and return the session with it (a context manager).
+
+        Args:
+            agent: command prefix that starts a Python elsewhere, as in ``"ssh board /opt/hwnas/bin/python"``.
+            agent_python: path of another Python interpreter on this machine; excludes ``agent``.
+            timeout_s: patience for a request whose duration is not known yet.
+            memory_mb: limit of the agent's memory; default: nine tenths of what is available where it runs.
+
+        Raises:
+            DeviceError: the device is not usable, or the agent cannot be started or is of another version.
+        """
+        from .session import Session
+
+        if self.exact:
+            self._refuse("is exact and times nothing", "use value(artifact)")
+        if agent is None and agent_python is None:
+            missing = self.unavailable()
+            if missing is not None:
+                raise DeviceError(f"device {self.name!r} cannot be used here: {missing.reason}; {missing.mend}")
+            check_threads(self.settings)
+        return Session(self, agent=agent, agent_python=agent_python, timeout_s=timeout_s, memory_mb=memory_mb)
+
+    def _refuse(self, why: str, instead: str) -> NoReturn:
+        raise DeviceError(f"device {self.name!r} {why}; {instead}")
