@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data: $HWNAS_SHARED, else `shared` beside the checkout. Without it, the test is skipped."""
+    """The folder of reference data, $HWNAS_SHARED or else `shared` beside the checkout; without it, skip."""
     folder = Path(os.environ.get("HWNAS_SHARED") or ROOT.parent / "shared")
     if not folder.is_dir():
         pytest.skip(f"needs the reference data in {folder} (set HWNAS_SHARED)")
