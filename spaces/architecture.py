@@ -66,7 +66,9 @@ class Architecture:
             raise ArchitectureError(f"the architecture's space must be a name, not {space!r}")
         for label, value in data["choices"].items():
             if not isinstance(value, str) and not _is_indices(value):
-                raise ArchitectureError(f"choice {label!r}: {value!r} is neither a candidate's name nor a list of inputs")
+                raise ArchitectureError(
+                    f"choice {label!r}: {value!r} is neither a candidate's name nor a list of inputs"
+                )
         return cls(space, data["choices"])
 
     @classmethod

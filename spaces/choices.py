@@ -58,9 +58,7 @@ class LayerChoice(nn.Module):
     Called outside any context it runs its first candidate, so that a supernet can be tried like any module.
     """
 
-    def __init__(
-        self, candidates: Sequence[nn.Module] | Mapping[str, nn.Module], *, label: str | None = None
-    ) -> None:
+    def __init__(self, candidates: Sequence[nn.Module] | Mapping[str, nn.Module], *, label: str | None = None) -> None:
         super().__init__()
         named = candidates if isinstance(candidates, Mapping) else {str(i): m for i, m in enumerate(candidates)}
         if not named:

@@ -50,6 +50,7 @@ class Workload:
         digest: of the traced operators, weights left out.
         path: where in the supernet such a module sits (the first of them).
         inputs: its input tensors (shape with batch, dtype).
+        call: the arguments around these tensors, as JSON; empty where it is called with just them.
         fixed: True for a module that every network of its place has.
         info: facts by which other tools name the operator (kernel, expansion, ...).
     """
@@ -59,6 +60,7 @@ class Workload:
     digest: str
     path: str
     inputs: tuple[tuple[tuple[int, ...], str], ...]
+    call: str = ""
     fixed: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
 

@@ -101,9 +101,7 @@ class Encoding:
         """The number of different architectures."""
         return math.prod(sum(counts) for _, _, counts in self._groups)
 
-    def sample(
-        self, n: int, rng: np.random.Generator, probabilities: Sequence[np.ndarray] | None = None
-    ) -> Codes:
+    def sample(self, n: int, rng: np.random.Generator, probabilities: Sequence[np.ndarray] | None = None) -> Codes:
         """n rows: uniform over architectures, or each decision drawn from its own `probabilities`."""
         codes = np.zeros((n, len(self.decisions)), np.int16)
         if probabilities is not None:
@@ -222,7 +220,8 @@ class Encoding:
         if math.prod(sizes) > ENUMERABLE:
             raise SpaceError("choices are nested too deeply into each other to be counted")
         rows = np.zeros((math.prod(sizes), len(self.decisions)), np.int16)
-        rows[:, list(parents)] = np.indices(sizes).reshape(len(parents), -1).T
+        if parents:
+            rows[:, list(parents)] = np.indices(sizes).reshape(len(parents), -1).T
         reached = self.reached(rows)
         assignments: dict[tuple[int, ...], int] = {}
         for row, there in zip(rows.tolist(), reached.tolist(), strict=True):

@@ -1,0 +1,135 @@
+"""The choices in a module tree: finding them, tying them by label, and replacing them by what was chosen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from .choices import Choice, ChosenInputs, InputChoice, LayerChoice
+from .description import Decision, SpaceError
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What can be read off a supernet without running it.
+
+    Attributes:
+        decisions: in module order, tied choices as one.
+        decision_of: choice module -> number of its decision.
+        choices: path -> choice module.
+        fixed: path -> largest modules that hold no choice and sit in no leaf candidate.
+    """
+
+    decisions: tuple[Decision, ...]
+    decision_of: Mapping[nn.Module, int]
+    choices: Mapping[str, Choice]
+    fixed: Mapping[str, nn.Module]
+
+    def selection(self, codes: Mapping[int, int]) -> dict[nn.Module, int]:
+        """choice module -> candidate number; decisions left out use their first candidate."""
+        return {choice: codes.get(d, 0) for choice, d in self.decision_of.items()}
+
+
+def holds_choice(module: nn.Module) -> bool:
+    """Whether a choice is anywhere inside (or is the module itself)."""
+    return any(isinstance(m, LayerChoice | InputChoice) for m in module.modules())
+
+
+def read_structure(supernet: nn.Module) -> Structure:
+    """Find the choices of a supernet.
+
+    Raises:
+        SpaceError: there is none, or choices of the same label have different candidates.
+    """
+    found = list(_occurrences(supernet, "", ()))
+    choices: dict[str, Choice] = {}
+    paths: dict[nn.Module, str] = {}
+    for path, choice, _ in found:
+        if choice not in paths:
+            paths[choice] = path
+            choices[path] = choice
+    if not choices:
+        raise SpaceError("the network holds no LayerChoice and no InputChoice, so there is nothing to search")
+    labels = {choice: choice.label or path for path, choice in choices.items()}
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels.values()))}
+    reach: dict[str, dict[tuple[tuple[int, int], ...], None]] = {label: {} for label in numbers}
+    for _, choice, inside in found:
+        condition = tuple((numbers[labels[outer]], candidate) for outer, candidate in inside)
+        reach[labels[choice]][condition] = None
+    decisions = tuple(_decision(label, [c for c in labels if labels[c] == label], reach[label]) for label in numbers)
+    fixed = {module: path for path, module in reversed(list(_fixed(supernet, "")))}
+    fixed_paths = {path: module for module, path in reversed(fixed.items())}
+    return Structure(decisions, {c: numbers[labels[c]] for c in labels}, choices, fixed_paths)
+
+
+def _decision(label: str, tied: list[nn.Module], reach: Mapping[tuple[tuple[int, int], ...], None]) -> Decision:
+    first = tied[0]
+    assert isinstance(first, LayerChoice | InputChoice)
+    for other in tied[1:]:
+        assert isinstance(other, LayerChoice | InputChoice)
+        if type(other) is not type(first) or other.names != first.names:
+            raise SpaceError(
+                f"choices of label {label!r} share one decision but differ: "
+                f"{' | '.join(first.names)} and {' | '.join(other.names)}"
+            )
+    kind = "layer" if isinstance(first, LayerChoice) else "input"
+    conditions: tuple[tuple[tuple[int, int], ...], ...] = ((),) if () in reach else tuple(reach)
+    return Decision(label, kind, first.names, conditions)
+
+
+Inside = tuple[tuple[LayerChoice, int], ...]
+
+
+def _occurrences(module: nn.Module, path: str, inside: Inside) -> Iterator[tuple[str, Choice, Inside]]:
+    """Every place a choice is registered at, with the enclosing choices and their candidates."""
+    if isinstance(module, InputChoice | LayerChoice):
+        yield path, module, inside
+    for name, child in module._modules.items():
+        if child is None:
+            continue
+        below = f"{path}.{name}" if path else name
+        deeper = (*inside, (module, module.names.index(name))) if isinstance(module, LayerChoice) else inside
+        yield from _occurrences(child, below, deeper)
+
+
+def _fixed(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, InputChoice):
+        return
+    for name, child in module.named_children():
+        below = f"{path}.{name}" if path else name
+        if holds_choice(child) or isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _fixed(child, below)
+        elif not isinstance(module, LayerChoice):
+            yield below, child
+
+
+def replace_choices(supernet: nn.Module, chosen: Mapping[nn.Module, int], *, copied: bool) -> nn.Module:
+    """The plain network in which every choice is replaced by its chosen candidate.
+
+    Args:
+        chosen: choice module -> candidate number.
+        copied: False: modules are shared with the supernet; True: everything is the caller's own.
+    """
+    plain = _replace(supernet, chosen, {})
+    return copy.deepcopy(plain) if copied else plain
+
+
+def _replace(module: nn.Module, chosen: Mapping[nn.Module, int], done: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module in done:
+        return done[module]
+    if isinstance(module, LayerChoice):
+        done[module] = _replace(module[chosen[module]], chosen, done)
+    elif isinstance(module, InputChoice):
+        done[module] = ChosenInputs(module.subsets[chosen[module]], module.reduction)
+    elif not holds_choice(module):
+        done[module] = module
+    else:
+        shell = module.__new__(type(module))
+        shell.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in module.__dict__.items()}
+        done[module] = shell
+        for name, child in module._modules.items():
+            shell._modules[name] = None if child is None else _replace(child, chosen, done)
+    return done[module]
