@@ -75,16 +75,19 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_attention(module: nn.Module) -> Iterator[None]:
-    """Attention (and recurrent layers) in plain operators, the same on every device."""
+    """Attention and recurrent layers in plain operators, the same on every device."""
     recurrent = any(isinstance(child, nn.RNNBase) for child in module.modules())
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    mkldnn = torch.backends.mkldnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
+    mkldnn = torch._C._get_mkldnn_enabled()  # torch.backends.mkldnn.flags warns of Intel GPUs on every use
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), mkldnn:
+        if recurrent:
+            torch._C._set_mkldnn_enabled(False)
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+        torch._C._set_mkldnn_enabled(mkldnn)
 
 
 class _Watcher:
