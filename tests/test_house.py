@@ -35,7 +35,7 @@ ABOVE = {
     "cli": {"spaces", "devices", "profiler", "predictors", "search"},
     "testing": {"spaces", "devices", "profiler", "predictors", "search"},
 }
-EVERYONES = {"errors", "__version__"}
+EVERYONES = {"errors", "cache", "__version__"}
 HEAVY = ("torch", "onnx", "pandas", "sklearn")
 
 

@@ -44,6 +44,7 @@ def proxyless(
     arguments = changed_arguments(proxyless, dict(locals()))
     check_width(width)
     check_range("resolution", resolution, 8, 1024)
+    check_range("first", first, 1, 1 << 16)
     config = MobileConfig(
         channels=channels,
         resolution=resolution,
