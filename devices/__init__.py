@@ -6,8 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import Artifact, Device, DeviceError, LoadReport, NodeTrace, Round, Samples, Settings, TensorSpec
-    from .base import Unavailable, WorkloadFailed
+    from .base import (
+        Artifact,
+        Device,
+        DeviceError,
+        LoadReport,
+        NodeTrace,
+        Round,
+        Samples,
+        Settings,
+        TensorSpec,
+        Unavailable,
+        WorkloadFailed,
+    )
     from .registry import create, device_names, status
     from .session import Session
 

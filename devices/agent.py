@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 # Nothing that may print, or start threads, is imported before the pipes and the limits are in place.
+from .. import __version__
 from .protocol import PROTOCOL_VERSION, Channel, StreamClosed
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory-mb", type=int)
     options = parser.parse_args(arguments)
     channel = _claim_pipes()
-    channel.send({"hello": "hwnas", "protocol": PROTOCOL_VERSION, "hwnas": own_version()})
+    channel.send({"hello": "hwnas", "protocol": PROTOCOL_VERSION, "hwnas": __version__})
     with contextlib.suppress(StreamClosed):
         start, _ = channel.receive()
         memory_mb = _limit_memory(options.memory_mb)
@@ -49,16 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         _serve(channel, agent)
     return 0
-
-
-def own_version() -> str:
-    """The version of hwnas that is running."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("hwnas")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Agent:
@@ -82,7 +73,7 @@ class Agent:
             "clock": device.clock,
             "settings": device.settings.as_dict(),
             "runtime": self._runtime.describe(),
-            "hwnas": own_version(),
+            "hwnas": __version__,
             "protocol": PROTOCOL_VERSION,
             "memory_limit_mb": self._memory_mb,
             **environment(),
@@ -225,8 +216,9 @@ def _limit_memory(limit_mb: int | None) -> int | None:
             import resource
 
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-            limit = limit_mb << 20 if hard == resource.RLIM_INFINITY else min(limit_mb << 20, hard)
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+            if hard != resource.RLIM_INFINITY:
+                limit_mb = min(limit_mb, hard >> 20)
+            resource.setrlimit(resource.RLIMIT_DATA, (limit_mb << 20, hard))
         except (ImportError, OSError, ValueError):
             return None
     return limit_mb

@@ -176,8 +176,7 @@ def _aggregate(events: list[dict[str, Any]], model: bytes, runs: int) -> NodeTra
     outputs = _outputs(labels, model)
     times = _low_mean(durations) / 1000
     nodes = tuple(
-        NodeTime(name, op, output, float(ms))
-        for (name, op), output, ms in zip(labels, outputs, times, strict=True)
+        NodeTime(name, op, output, float(ms)) for (name, op), output, ms in zip(labels, outputs, times, strict=True)
     )
     run_ms = float(_low_mean(np.array(totals[WARMUP:], dtype=float).reshape(-1, 1))[0]) / 1000
     return NodeTrace(nodes, model, run_ms, runs)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from .agent import own_version
+from .. import __version__
 from .base import DeviceError, Settings
 from .protocol import PROTOCOL_VERSION, Channel, ProtocolError, StreamClosed, StreamTimeout
 
@@ -68,7 +68,8 @@ class AgentProcess:
             )
         except OSError as error:
             raise DeviceError(f"cannot start the agent {self._command}: {error.strerror or error}") from None
-        assert self._process.stdin and self._process.stdout and self._process.stderr
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._finalizer = weakref.finalize(self, _end, self._process)
         self._stderr: deque[str] = deque(maxlen=LAST_LINES)
         self._drain = threading.Thread(target=_drain, args=(self._process.stderr, self._stderr), daemon=True)
@@ -134,12 +135,12 @@ class AgentProcess:
     def _greet(self, settings: Settings, timeout_s: float) -> None:
         try:
             hello, _ = self._channel.receive(timeout_s)
-            if hello.get("hello") != "hwnas" or hello.get("hwnas") != own_version():
-                self._refuse(f"it is hwnas {hello.get('hwnas')}, this is hwnas {own_version()}", _SAME_VERSION)
+            if hello.get("hello") != "hwnas" or hello.get("hwnas") != __version__:
+                self._refuse(f"it is hwnas {hello.get('hwnas')}, this is hwnas {__version__}", _SAME_VERSION)
             self._channel.send({"settings": settings.as_dict()}, timeout_s=timeout_s)
             answer, _ = self._channel.receive(timeout_s)
         except StreamTimeout:
-            self._refuse(f"no greeting within {timeout_s:.3g} s{self._quote()}", "check that the command starts a Python")
+            self._refuse(f"no greeting within {timeout_s:.3g} s{self._quote()}", "it must start a Python with hwnas")
         except StreamClosed as error:
             said = f" ({error})" if " after " in str(error) else ""
             self._refuse(f"{self._cause_of_death()}{said}", "it must be a Python that has hwnas installed")

@@ -50,8 +50,9 @@ class Channel:
             ProtocolError: the message is over the size limits.
         """
         text = json.dumps({**header, "blobs": [len(blob) for blob in blobs]}).encode()
-        if len(text) > MAX_HEADER or sum(map(len, blobs)) > MAX_BLOBS:
-            raise ProtocolError(f"message too large: {sum(map(len, blobs)) >> 20} MB, the limit is {MAX_BLOBS >> 20} MB")
+        size = sum(map(len, blobs))
+        if len(text) > MAX_HEADER or size > MAX_BLOBS:
+            raise ProtocolError(f"message too large: {size >> 20} MB of data, the limit is {MAX_BLOBS >> 20} MB")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._write(_PREFIX.pack(MAGIC, PROTOCOL_VERSION, len(text)) + text, deadline)
         for blob in blobs:

@@ -78,7 +78,7 @@ def _cpu() -> dict[str, Any]:
     info = _read("/proc/cpuinfo")
     affinity = getattr(os, "sched_getaffinity", None)
     return {
-        "model": _first(info, "model name") or _first(info, "Model") or _first(info, "Hardware") or platform.processor(),
+        "model": _first(info, "model name", "Model", "Hardware") or platform.processor(),
         "logical": os.cpu_count(),
         "physical": _physical_cores(info),
         "usable": sorted(affinity(0)) if affinity else None,
@@ -119,9 +119,12 @@ def _read(path: str | Path) -> str:
         return ""
 
 
-def _first(text: str, key: str) -> str | None:
-    match = re.search(rf"(?m)^{re.escape(key)}\s*:\s*(.+)$", text)
-    return match[1].strip() if match else None
+def _first(text: str, *keys: str) -> str | None:
+    for key in keys:
+        match = re.search(rf"(?m)^{re.escape(key)}\s*:\s*(.+)$", text)
+        if match:
+            return match[1].strip()
+    return None
 
 
 def _number(text: str | None) -> float | None:
