@@ -140,6 +140,7 @@ def import_yaml(
     provenance = Provenance(
         device="imported",
         unit="ms",
+        settings={"batch": 1, "dtype": "fp32"},
         space=space,
         space_arguments=dict(space_arguments or {}),
         fingerprint=fingerprint,
