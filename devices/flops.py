@@ -90,22 +90,24 @@ def _count(module: nn.Module, inputs: Sequence[Tensor]) -> Count:
         if not list(child.children()):
             child.register_forward_hook(_record_bytes(sizes))
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), _plain_operators(), counter:
+    with torch.no_grad(), _plain_operators(module), counter:
         module(*inputs)
     params = sum(parameter.numel() for parameter in module.parameters())
     return Count(counter.get_total_flops() // 2, params, sum(sizes))
 
 
 @contextlib.contextmanager
-def _plain_operators() -> Iterator[None]:
+def _plain_operators(module: nn.Module) -> Iterator[None]:
     """Attention and recurrent layers in operators that the counter knows, in place of fused ones that it does not."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    recurrent = any(isinstance(child, torch.nn.RNNBase) for child in module.modules())
+    mkldnn = torch.backends.mkldnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+        with sdpa_kernel(SDPBackend.MATH), mkldnn:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -54,6 +55,8 @@ class OnnxRuntime(Runtime):
     """Sessions of one process, all with the same options."""
 
     def __init__(self, settings: Settings) -> None:
+        # Released builds upload usage from threads of their own (1.29 on); it must be said before the import.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         self._ort = onnxruntime
