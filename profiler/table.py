@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .table_provenance import Provenance, TableMismatch, check_agreement
 from .table_reader import TableReader, read_provenance
 from .table_schema import (
     KINDS,
@@ -18,10 +19,8 @@ from .table_schema import (
     SamplesLike,
     Status,
     TableError,
-    TableMismatch,
     Visit,
     WorkloadRow,
-    check_agreement,
     check_result,
     dump_json,
     label,

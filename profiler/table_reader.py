@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .table_provenance import Provenance
 from .table_schema import (
     KINDS,
     PENDING,
     STATUSES,
     Kind,
-    Provenance,
     Row,
     TableError,
     Visit,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from .table import LatencyTable
 from .table_export import check_new
-from .table_schema import Provenance, TableError, TableMismatch, WorkloadRow
+from .table_provenance import Provenance, TableMismatch
+from .table_schema import TableError, WorkloadRow
 from .yaml_tables import import_yaml, workload_row
 
 if TYPE_CHECKING:

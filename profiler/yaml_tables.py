@@ -11,7 +11,8 @@ from typing import Any, Literal
 import yaml
 
 from .table import LatencyTable
-from .table_schema import Provenance, Row, TableError, WorkloadRow, number, one_line, whole
+from .table_provenance import Provenance
+from .table_schema import Row, TableError, WorkloadRow, number, one_line, whole
 from .yaml_keys import BLOCK, TextKey, parse_key, shapes_of, text_key
 
 MAX_FILE = 8 * 2**20
