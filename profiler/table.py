@@ -14,7 +14,6 @@ from .table_provenance import Provenance, TableMismatch, check_agreement
 from .table_reader import TableReader, read_provenance
 from .table_schema import (
     KINDS,
-    Provenance,
     Row,
     SamplesLike,
     Status,
