@@ -36,13 +36,8 @@ def table_model(table: LatencyTable, space: "SearchSpace") -> "AdditiveModel":
     batch, dtype = _conditions(provenance)
     calibration = table.calibration or {}
     return AdditiveModel.from_values(
-        space.encoding,
-        space.describe(batch),
-        table.values(),
-        dtype=dtype,
-        factor=float(calibration.get("factor", 1.0)),
-        residual=float(calibration.get("residual", 0.0)),
-    )
+        space.encoding, space.describe(batch), table.values(), dtype=dtype, live=bool(calibration.get("live", True))
+    ).scaled(float(calibration.get("factor", 1.0)), float(calibration.get("extra", 0.0)))
 
 
 def import_table(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from .table_schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, TableError
+from .table_schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, TableError, one_line
 
 BUSY_S = 30.0  # how long one process waits for another's transaction
 MAX_FILE = 4 * 2**30
@@ -23,7 +23,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what SQLite raises while a table is read into a TableError."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:  # damage can make text that is no UTF-8
         raise TableError(_explain(path, error)) from error
 
 
@@ -39,23 +39,23 @@ def transaction(path: Path, connection: sqlite3.Connection) -> Iterator[None]:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         raise TableError(_explain(path, error)) from error
 
 
-def _explain(path: Path, error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+def _explain(path: Path, error: Exception) -> str:
+    code, said = getattr(error, "sqlite_errorcode", 0) & 0xFF, one_line(error)
     if code == sqlite3.SQLITE_FULL:
         return f"{path}: the disk is full; what was measured before is kept, make room and run the same command again"
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"{path} is in use by another process (waited {BUSY_S:.0f} s); nothing was changed, try again later"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return f"{path} is damaged or not an hwnas table ({error}); use a copy or measure it again"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode" in said:
+        return f"{path} is damaged or not an hwnas table ({said}); use a copy or measure it again"
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH):
-        return f"{path} or its folder cannot be written or opened ({error}); check its permissions"
+        return f"{path} or its folder cannot be written or opened ({said}); check its permissions"
     if code == sqlite3.SQLITE_IOERR:
-        return f"{path}: reading or writing failed ({error}); what was stored before is kept"
-    return f"{path}: {error}"
+        return f"{path}: reading or writing failed ({said}); what was stored before is kept"
+    return f"{path}: {said}"
 
 
 def file_size(path: Path) -> int | None:
@@ -122,7 +122,7 @@ def open_checked(path: Path, *, write: bool = False) -> sqlite3.Connection:
             try:
                 check(path, connection)
             except sqlite3.OperationalError as error:
-                if write or error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                if write or getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_READONLY_ROLLBACK:
                     raise
                 _roll_back(path)
                 check(path, connection)
@@ -160,6 +160,9 @@ def check(path: Path, connection: sqlite3.Connection) -> None:
     if version != SCHEMA_VERSION:
         mend = "upgrade hwnas" if version > SCHEMA_VERSION else "measure it again with this hwnas"
         raise TableError(f"{path} has schema version {version}, this hwnas reads version {SCHEMA_VERSION}: {mend}")
+    page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+    if path.stat().st_size % page_size:  # SQLite would read the missing end of the last page as zeros
+        raise TableError(f"{path} is damaged (cut off in the middle of a page); use a copy or measure it again")
     if _objects(connection) != _expected_objects():
         raise TableError(f"{path} holds tables, views or triggers that do not belong into an hwnas table")
     answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
