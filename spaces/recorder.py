@@ -15,6 +15,14 @@ from ..errors import HwnasError
 from .graph import Graph, Node, Ref, Value
 
 _PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})
+_RENAMED = {  # in-place operators whose functional twin has another overload name
+    "transpose_": "transpose.int",
+    "pow_.Scalar": "pow.Tensor_Scalar",
+    "pow_.Tensor": "pow.Tensor_Tensor",
+    "float_power_.Scalar": "float_power.Tensor_Scalar",
+    "float_power_.Tensor": "float_power.Tensor_Tensor",
+    "floor_divide_.Tensor": "floor_divide",
+}
 _POINTWISE = frozenset(
     {"relu", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "silu", "gelu", "elu", "leaky_relu", "tanh", "mish"}
 )
@@ -44,10 +52,11 @@ def _operator(func: torch._ops.OpOverload) -> _Operator:
     name = schema.name.removeprefix("aten::")
     written = [i for i, arg in enumerate(schema.arguments) if arg.alias_info is not None and arg.alias_info.is_write]
     aliased = any(arg.alias_info is not None and not arg.alias_info.is_write for arg in schema.arguments)
+    overload = f".{schema.overload_name}" if schema.overload_name else ""
     if written == [0] and name.endswith("_"):
-        name = name[:-1]
-    if schema.overload_name:
-        name = f"{name}.{schema.overload_name}"
+        name = _RENAMED.get(name + overload, name[:-1] + overload)
+    else:
+        name += overload
     tags = func.tags
     return _Operator(
         name=name,

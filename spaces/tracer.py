@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .graph import Call, Graph, Node, Ref, Value
 from .recorder import Recorder, Untraceable, tensors_in
 
-__all__ = ["Call", "Graph", "Node", "Ref", "Untraceable", "Value", "trace"]
+__all__ = ["Call", "Graph", "Node", "Ref", "Untraceable", "Value", "evaluating", "tensors_in", "trace"]
 
 
 def trace(module: nn.Module, inputs: Sequence[Tensor], *, watch: Mapping[str, nn.Module] | None = None) -> Graph:
@@ -38,7 +38,7 @@ def trace(module: nn.Module, inputs: Sequence[Tensor], *, watch: Mapping[str, nn
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_evaluating(module))
+        stack.enter_context(evaluating(module))
         stack.enter_context(_plain_attention(module))
         copies = [tensor.detach().clone() for tensor in inputs]
         recorder = Recorder(copies)
@@ -62,7 +62,8 @@ class _Mode(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """``module`` in eval mode; every part's own training flag is restored afterwards."""
     training = [child for child in module.modules() if child.training]
     try:
         for child in training:

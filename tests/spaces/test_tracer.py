@@ -101,6 +101,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "writes into views": (lambda: Function(roll_written), IMAGE),
     "writes into a chunk": (lambda: Function(halves_in_place), IMAGE),
     "circular padding": (lambda: Function(circular), IMAGE),
+    "in place": (lambda: Function(lambda x: x.abs().pow_(2).transpose_(2, 3).floor_divide_(x + 9).sub_(1)), IMAGE),
     "zero filled": (lambda: Function(lambda x: x.clone().zero_() + x), IMAGE),
     "lstm": (lambda: Function(nn.LSTM(6, 4)), (3, 2, 6)),
 }
