@@ -107,7 +107,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 2
     if isinstance(error, Interrupted | KeyboardInterrupt | typer.Abort):
-        _say(f"interrupted; {error or 'what was stored before is kept'}")
+        _say(f"interrupted; {str(error) or 'what was stored before is kept'}")
         return 130
     if isinstance(error, BrokenPipeError):
         # The interpreter flushes once more at its end, which must not fail.

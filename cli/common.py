@@ -18,9 +18,9 @@ from .messages import Interrupted, examples, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
     from ..spaces.space import SearchSpace
+    from .progress import Steps
 
 __all__ = [
     "Force",
@@ -146,17 +146,12 @@ class Output:
         self.console().print(table)
 
     @contextlib.contextmanager
-    def progress(self) -> Iterator["Progress"]:
-        """A Rich progress display with time left, on standard error; silent when quiet or not on a terminal."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def progress(self) -> Iterator["Steps"]:
+        """Progress bars with the time left, on standard error; silent when quiet or not on a terminal."""
+        from .progress import Steps
 
-        console = Console(stderr=True)
-        text = TextColumn("{task.description}", markup=False)
-        columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        disabled = self.quiet or not console.is_terminal
-        with Progress(*columns, console=console, transient=True, disable=disabled) as progress:
-            yield progress
+        with Steps(quiet=self.quiet) as steps:
+            yield steps
 
     def finish(self, result: Mapping[str, Any], doubts: Sequence[str] = ()) -> None:
         """End a command: write the JSON, name the doubts on standard error, and raise Exit(1) if there are any."""
