@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...devices.data import Artifact, TensorSpec
@@ -49,18 +50,17 @@ def lower(
     """
     if format not in FORMATS or route not in ROUTES:
         raise ValueError(f"format must be one of {FORMATS} and route one of {ROUTES}, not {format!r} and {route!r}")
-    specs = _specs(inputs)
-    graph, reason = _traced(module, inputs, watch or {})
+    job = _job(module, inputs, watch or {}, verify)
     if format == "ops":
-        return _lower_to_ops(module, inputs, specs, graph, reason)
-    if route != "torch.onnx":
-        result = _try_emitter(module, inputs, specs, graph, reason, verify)
-        if isinstance(result, Artifact):
-            return result
-        reason = result
-        if route == "emitter":
-            raise LoweringError(f"{type(module).__name__} cannot be lowered by the emitter: {reason}")
-    return _export(module, inputs, specs, watch or {}, graph, reason, verify)
+        return _lower_to_ops(job)
+    if route == "torch.onnx":
+        return _export(job, "")
+    result = _emit(job)
+    if isinstance(result, Artifact):
+        return result
+    if route == "emitter":
+        raise LoweringError(f"{job.name} cannot be lowered by the emitter: {result}")
+    return _export(job, result)
 
 
 def randomise_batch_norms(module: nn.Module, seed: int = 0) -> None:
@@ -92,74 +92,78 @@ def _specs(inputs: Sequence[Tensor]) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def _traced(module: nn.Module, inputs: Sequence[Tensor], watch: Mapping[str, nn.Module]) -> tuple[Graph | None, str]:
-    """The simplified graph, or None and why there is none."""
+@dataclass(frozen=True)
+class _Job:
+    """One request, and the simplified graph of its module; None with the reason where it cannot be traced."""
+
+    module: nn.Module
+    inputs: Sequence[Tensor]
+    watch: Mapping[str, nn.Module]
+    verify: bool
+    graph: Graph | None
+    untraceable: str
+
+    @property
+    def name(self) -> str:
+        return type(self.module).__name__
+
+    def artifact(self, format: str, data: bytes, route: str, owners: Mapping[str, str]) -> Artifact:
+        digest = hashlib.sha256(data).hexdigest() if self.graph is None else self.graph.digest()
+        return Artifact(format, data, _specs(self.inputs), digest, route, owners)
+
+    def wrong(self, model: bytes) -> str | None:
+        """What is wrong with a model; None if it agrees with torch or was not to be compared."""
+        from .verify import difference
+
+        return difference(self.module, self.inputs, model) if self.verify else None
+
+
+def _job(module: nn.Module, inputs: Sequence[Tensor], watch: Mapping[str, nn.Module], verify: bool) -> _Job:
     from ...spaces.tracer import Untraceable, trace
 
     try:
-        return trace(module, inputs, watch=watch).simplified(), ""
+        graph = trace(module, inputs, watch=watch).simplified()
     except Untraceable as error:
-        return None, str(error)
+        return _Job(module, inputs, watch, verify, None, str(error))
+    return _Job(module, inputs, watch, verify, graph, "")
 
 
-def _lower_to_ops(
-    module: nn.Module, inputs: Sequence[Tensor], specs: tuple[TensorSpec, ...], graph: Graph | None, reason: str
-) -> Artifact:
+def _lower_to_ops(job: _Job) -> Artifact:
     from ...devices.data import DeviceError
     from .ops import describe
 
     try:
-        data = describe(module, inputs, graph)
+        return job.artifact("ops", describe(job.module, job.inputs, job.graph), "ops", {})
     except DeviceError as error:
-        raise LoweringError(f"{error}; {reason}" if reason else str(error)) from error
-    return Artifact("ops", data, specs, _digest(graph, data), "ops")
+        raise LoweringError(f"{error}; {job.untraceable}" if job.untraceable else str(error)) from error
 
 
-def _try_emitter(
-    module: nn.Module,
-    inputs: Sequence[Tensor],
-    specs: tuple[TensorSpec, ...],
-    graph: Graph | None,
-    reason: str,
-    verify: bool,
-) -> Artifact | str:
+def _emit(job: _Job) -> Artifact | str:
     """The emitter's artifact, or why there is none."""
-    if graph is None:
-        return reason
     from .emitter import Unsupported, emit
-    from .verify import difference
 
+    if job.graph is None:
+        return job.untraceable
     try:
-        model, owners = emit(graph)
+        model, owners = emit(job.graph)
     except Unsupported as error:
-        return f"{error} has no ONNX form in the emitter"
+        return f"it has no ONNX form for {error}"
     data = model.SerializeToString()
-    wrong = difference(module, inputs, data) if verify else None
-    if wrong is not None:
-        return wrong
-    return Artifact("onnx", data, specs, graph.digest(), "emitter", owners)
+    return job.wrong(data) or job.artifact("onnx", data, "emitter", owners)
 
 
-def _export(
-    module: nn.Module, inputs: Sequence[Tensor], specs: tuple[TensorSpec, ...], watch: Mapping[str, nn.Module],
-    graph: Graph | None, reason: str, verify: bool,
-) -> Artifact:  # fmt: skip
+def _export(job: _Job, refused: str) -> Artifact:
+    """The artifact of torch's exporter; ``refused`` is why the emitter gave none, if it was asked."""
     from .export import ExportFailed, export
-    from .verify import difference
 
-    name = type(module).__name__
-    because = f" (and the emitter not: {reason})" if reason else ""
+    names = [spec.name for spec in _specs(job.inputs)]
     try:
-        data, owners = export(module, inputs, [spec.name for spec in specs], watch)
+        data, owners = export(job.module, job.inputs, names, job.watch)
     except ExportFailed as error:
-        raise LoweringError(
-            f"{name} cannot be lowered: {reason or 'asked for torch.onnx'}; torch.onnx: {error}"
-        ) from error
-    wrong = difference(module, inputs, data) if verify else None
+        by_emitter = f"by the emitter: {refused}; nor " if refused else ""
+        raise LoweringError(f"{job.name} cannot be lowered {by_emitter}by torch.onnx: {error}") from error
+    wrong = job.wrong(data)
     if wrong is not None:
-        raise LoweringError(f"{name}, lowered by torch.onnx{because}: {wrong}")
-    return Artifact("onnx", data, specs, _digest(graph, data), "torch.onnx", owners)
-
-
-def _digest(graph: Graph | None, data: bytes) -> str:
-    return graph.digest() if graph is not None else hashlib.sha256(data).hexdigest()
+        by_emitter = f" (by the emitter not at all: {refused})" if refused else ""
+        raise LoweringError(f"{job.name} comes out wrong from torch.onnx{by_emitter}: {wrong}")
+    return job.artifact("onnx", data, "torch.onnx", owners)

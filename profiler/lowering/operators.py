@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...spaces.tracer import Node, Ref
-from .builder import Builder, Unsupported
+from .builder import Builder
 
 Handler = Callable[[Builder, Node], str | Sequence[str]]
 
@@ -30,13 +30,6 @@ def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
     if position < len(node.args):
         return node.args[position]
     return node.kwargs.get(name, default)
-
-
-def refuse_kwargs(node: Node, allowed: Mapping[str, Any]) -> None:
-    """Raise for keyword arguments that a handler does not know, unless they have the given neutral value."""
-    for name, value in node.kwargs.items():
-        if name not in allowed or (allowed[name] is not Any and value != allowed[name]):
-            raise Unsupported(f"{node.op} with {name}={value!r}")
 
 
 def operand(b: Builder, arg: Ref | float | int | bool, dtype: str) -> str:

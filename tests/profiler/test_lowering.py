@@ -168,7 +168,7 @@ def test_a_wrong_model_is_caught_and_the_exporter_tried(monkeypatch: pytest.Monk
 
 def test_a_wrong_model_of_the_exporter_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "difference", lambda *_: "it is wrong")
-    with pytest.raises(LoweringError, match=r"Net, lowered by torch\.onnx.*it is wrong"):
+    with pytest.raises(LoweringError, match=r"Net comes out wrong from torch\.onnx.*it is wrong"):
         lower(net(), [IMAGE])
 
 
