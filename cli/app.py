@@ -131,6 +131,8 @@ def _explain(error: BaseException) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"{where}the disk is full; what was stored before is kept"
         return f"{where}{error.strerror or error}"
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("hwnas"):
+        return f"this needs {error.name.partition('.')[0]}, which is not installed; pip install 'hwnas[all]'"
     if isinstance(error, MemoryError):
         return "out of memory"
     return f"internal error: {type(error).__name__}: {error} (HWNAS_TRACEBACK=1 shows where)"

@@ -55,12 +55,9 @@ class LatencyTable(TableReader):
         """
         path = Path(path)
         text = provenance.to_json()
-        if file_size(path):
-            if not resume:
-                raise TableError(f"{path} exists; give another path or let the measurement resume it")
-            connection = open_checked(path, write=True)
-        else:
-            connection = _create_file(path, text)
+        if file_size(path) and not resume:
+            raise TableError(f"{path} exists; give another path or let the measurement resume it")
+        connection = _open_or_make(path, text)
         try:
             found = read_provenance(path, connection)
             check_agreement(path, found, Provenance.from_json(text))
@@ -195,7 +192,7 @@ class LatencyTable(TableReader):
             yield self._connection
 
 
-def _create_file(path: Path, provenance: str) -> sqlite3.Connection:
+def _open_or_make(path: Path, provenance: str) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -203,13 +200,21 @@ def _create_file(path: Path, provenance: str) -> sqlite3.Connection:
     with reading(path):
         connection = connect(path, write=True)
     try:
-        with transaction(path, connection):
-            if is_empty(connection):  # otherwise another process was faster
-                create_schema(connection)
-                connection.execute("INSERT INTO meta (name, value) VALUES ('provenance', ?)", (provenance,))
+        with reading(path):
+            # Also where a kill fell into the making of the file: its journal has just been rolled back to nothing.
+            fresh = is_empty(connection)
+        if fresh:
+            _make(path, connection, provenance)
         with reading(path):
             check(path, connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _make(path: Path, connection: sqlite3.Connection, provenance: str) -> None:
+    with transaction(path, connection):
+        if is_empty(connection):  # otherwise another process was faster
+            create_schema(connection)
+            connection.execute("INSERT INTO meta (name, value) VALUES ('provenance', ?)", (provenance,))

@@ -68,29 +68,36 @@ def file_size(path: Path) -> int | None:
             raise TableError(f"{path} is not a regular file")
         with path.open("rb") as file:
             head = file.read(100)
+        journaled = _check_journal(path)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         raise TableError(f"{path} cannot be opened: {error.strerror}") from error
     except ValueError as error:  # a null character in the path
         raise TableError(f"{str(path)!r} is not a path: {error}") from error
-    if head and not head.startswith(_MAGIC):
+    if head and not head.startswith(_MAGIC) and not journaled:
         raise TableError(f"{path} is not an hwnas table (not an SQLite file)")
     if head and 2 in head[18:20]:  # WAL would write files beside it even to read it
         raise TableError(f"{path} is not an hwnas table (an SQLite file in WAL mode)")
     if found.st_size > MAX_FILE:
         raise TableError(f"{path} is too large for an hwnas table ({found.st_size} bytes)")
-    _check_journal(path)
     return found.st_size
 
 
-def _check_journal(path: Path) -> None:
-    # A journal that names a super-journal makes SQLite delete that other file; ours never do.
-    journal = path.with_name(path.name + "-journal")
-    with contextlib.suppress(FileNotFoundError), journal.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 8))
-        if file.read(8) == _SUPER_JOURNAL_MAGIC:
-            raise TableError(f"{journal} was not left by hwnas (it points to other files); remove it or the table")
+def _check_journal(path: Path) -> bool:
+    """Whether a transaction was begun that may have to be rolled back; before that nothing says what the file is."""
+    real = path.resolve()  # beside which SQLite looks for it
+    journal = real.with_name(real.name + "-journal")
+    try:
+        with journal.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - 8))
+            tail = file.read(8)
+    except FileNotFoundError:
+        return False
+    if tail == _SUPER_JOURNAL_MAGIC:  # it would make SQLite delete the file that it names; ours never name one
+        raise TableError(f"{journal} was not left by hwnas (it points to other files); remove it or the table")
+    return size > 0
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -111,18 +118,17 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     return connection
 
 
-def open_checked(path: Path, *, write: bool = False) -> sqlite3.Connection:
-    """Connect to an existing table and check that it is one, whole and of this version; raises TableError."""
-    size = file_size(path)
-    if size is None:
+def open_checked(path: Path) -> sqlite3.Connection:
+    """Connect to an existing table to read it, and check that it is one, whole and of this version."""
+    if file_size(path) is None:
         raise TableError(f"there is no table {path}; `hwnas profile --device D --out {path}` measures one")
     with reading(path):
-        connection = connect(path, write=write)
+        connection = connect(path, write=False)
         try:
             try:
                 check(path, connection)
             except sqlite3.OperationalError as error:
-                if write or getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_READONLY_ROLLBACK:
+                if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_READONLY_ROLLBACK:
                     raise
                 _roll_back(path)
                 check(path, connection)
@@ -146,14 +152,16 @@ def _roll_back(path: Path) -> None:
 
 def is_empty(connection: sqlite3.Connection) -> bool:
     """Whether nothing was ever stored in the file."""
-    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    objects = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return bool(application == 0 and objects == 0)
 
 
 def check(path: Path, connection: sqlite3.Connection) -> None:
     """Raise TableError unless the file is a whole table of this version and nothing else."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application == 0 and is_empty(connection):
+    if is_empty(connection):
         raise TableError(f"{path} is empty, not an hwnas table; remove it or give another path")
     if application != APPLICATION_ID:
         raise TableError(f"{path} is an SQLite file of another program, not an hwnas table")

@@ -158,6 +158,11 @@ def raising(error: BaseException) -> Callable[[], object]:
         (FileNotFoundError(errno.ENOENT, "No such file", "t.db"), 2, "t.db: No such file"),
         (KeyboardInterrupt(), 130, "interrupted; what was stored before is kept"),
         (MemoryError(), 2, "out of memory"),
+        (
+            ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"),
+            2,
+            "this needs torch, which is not installed; pip install 'hwnas[all]'",
+        ),
         (ZeroDivisionError("by zero"), 2, "internal error: ZeroDivisionError: by zero (HWNAS_TRACEBACK=1 shows where)"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",

@@ -288,9 +288,13 @@ def test_a_journal_that_names_another_file_does_not_delete_it(path: Path, tmp_pa
     checksum = sum(name).to_bytes(4, "big")
     tail = pending_page + name + len(name).to_bytes(4, "big") + checksum + bytes.fromhex("d9d505f920a163d7")
     journal.write_bytes(undo + tail)
-    for act in (lambda: LatencyTable.open(path), lambda: LatencyTable.create(path, ABOUT)):
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    for where in (path, link):
         with pytest.raises(TableError, match="points to other files"):
-            act()
+            LatencyTable.open(where)
+        with pytest.raises(TableError, match="points to other files"):
+            LatencyTable.create(where, ABOUT)
     assert victim.read_text() == "precious"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from hwnas.profiler.table import LatencyTable, Provenance
+from hwnas.profiler.table import LatencyTable, Provenance, TableError
 
 WRITER = """
 import sys
@@ -75,8 +76,8 @@ def test_kill_in_the_middle_of_writing(tmp_path: Path) -> None:
 
 
 def test_kill_while_the_table_is_made(tmp_path: Path) -> None:
-    for delay in (0.0, 0.0005, 0.001, 0.002, 0.004):
-        path = tmp_path / f"{delay}.db"
+    for i, delay in enumerate((0.0, 0.0005, 0.001, 0.002, 0.004)):
+        path = tmp_path / f"{i}.db"
         writer = start(path, 1, 1)
         while not path.exists():
             time.sleep(0.0005)
@@ -87,6 +88,27 @@ def test_kill_while_the_table_is_made(tmp_path: Path) -> None:
             again.communicate()
         assert again.returncode == 0
         assert rounds_of(path)[2] == [0, 1, 2]
+
+
+def test_a_table_half_made_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")  # spills into the file before the commit
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE meta (x)")
+    connection.executemany("INSERT INTO meta VALUES (?)", [("y" * 1000,)] * 500)
+    journal = path.with_name("t.db-journal")
+    content, undo = path.read_bytes(), journal.read_bytes()
+    connection.execute("ROLLBACK")
+    connection.close()
+    path.write_bytes(content)
+    journal.write_bytes(undo)
+    LatencyTable.create(path, Provenance(device="cpu", unit="ms")).close()
+    assert rounds_of(path) == {}
+    path.write_bytes(content)
+    journal.write_bytes(undo)
+    with pytest.raises(TableError, match="is empty"):
+        LatencyTable.open(path)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["existing", "new"])
