@@ -1,0 +1,210 @@
+"""Latency as a sum: what the operators of an architecture cost, times a factor, plus a residual.
+
+    latency(a) = factor * sum over operators o of a: t(o)  +  residual
+
+Prediction is a lookup. The expectation under independent choice probabilities is a multilinear form of them, exact with
+nested and tied choices, changing shapes and dead operators (see `spaces.usage`), after ProxylessNAS (arXiv:1812.00332,
+section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import HwnasError
+from ..spaces.description import SpaceDescription
+from ..spaces.encoding import Encoding
+from ..spaces.usage import Term, terms
+
+CHUNK = 8192
+"""Rows predicted at a time, so that what is gathered stays in the cache."""
+
+
+class MissingKeys(HwnasError):
+    """Workloads that the values do not cover.
+
+    Attributes:
+        keys: which ones.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        shown = "; ".join(keys[:5]) + (f"; and {len(keys) - 5} more" if len(keys) > 5 else "")
+        super().__init__(f"{len(keys)} workload(s) of this space are not in the table: {shown}")
+        self.keys = tuple(keys)
+
+
+@dataclass(frozen=True)
+class CostTerm:
+    """Cost by the candidates of a few decisions.
+
+    Attributes:
+        decisions: which, ascending.
+        costs: one axis a decision.
+    """
+
+    decisions: tuple[int, ...]
+    costs: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The latencies a space spans: exact for a table without interacting choices, else found by local search.
+
+    `smallest` and `largest` are integer-encoded architectures, `mean` the expectation at uniform probabilities.
+    """
+
+    min: float
+    max: float
+    mean: float
+    smallest: np.ndarray
+    largest: np.ndarray
+
+
+class AdditiveModel:
+    """Sums of cost terms over the decisions of one space.
+
+    Args:
+        encoding: the decisions.
+        cost_terms: what depends on them.
+        constant: what every architecture costs.
+    """
+
+    def __init__(self, encoding: Encoding, cost_terms: Sequence[CostTerm], constant: float) -> None:
+        self.encoding = encoding
+        self.cost_terms = tuple(cost_terms)
+        self.constant = constant
+
+    @classmethod
+    def from_values(
+        cls,
+        encoding: Encoding,
+        description: SpaceDescription,
+        values: Mapping[str, float],
+        *,
+        dtype: str = "fp32",
+        live: bool = True,
+    ) -> AdditiveModel:
+        """Sum `values` (by workload key, any unit) over what each architecture uses.
+
+        Raises:
+            MissingKeys: `values` lacks a workload of the space.
+        """
+        keys = [w.key(description.batch, dtype) for w in description.workloads]
+        needed = terms(description, live=live)
+        used = {int(i) for term in needed for i in np.unique(term.workloads) if i >= 0}
+        missing = [keys[i] for i in sorted(used) if keys[i] not in values]
+        if missing:
+            raise MissingKeys(missing)
+        costs = np.array([values.get(key, np.nan) for key in keys] + [0.0])
+        summed = [CostTerm(t.decisions, _costs(t, costs)) for t in needed]
+        constant = float(sum(float(t.costs) for t in summed if not t.decisions))
+        return cls(encoding, [t for t in summed if t.decisions], constant)
+
+    def scaled(self, factor: float, extra: float) -> AdditiveModel:
+        """The same model times `factor`, plus `extra`."""
+        scaled = [CostTerm(t.decisions, factor * t.costs) for t in self.cost_terms]
+        return AdditiveModel(self.encoding, scaled, factor * self.constant + extra)
+
+    # -- prediction
+
+    def predict(self, codes: np.ndarray) -> NDArray[np.float64]:
+        """(N,) of integer-encoded architectures (N, decisions); -1 where a choice is not reached."""
+        rows = np.asarray(codes)
+        result = np.full(len(rows), self.constant)
+        for start in range(0, len(rows), CHUNK):
+            block = np.ascontiguousarray(rows[start : start + CHUNK].T, dtype=np.int32)
+            if self._conditional:
+                np.maximum(block, 0, out=block)  # an unreached choice costs nothing under any of its candidates
+            out = result[start : start + CHUNK]
+            if self._single.size:
+                out += np.take(self._single, block[self._single_decisions] + self._single_offsets).sum(axis=0)
+            for term in self._joint:
+                index = np.ravel_multi_index(tuple(block[list(term.decisions)]), term.costs.shape)
+                out += np.take(term.costs.ravel(), index)
+        return result
+
+    def expected(self, probabilities: Sequence[Any]) -> Any:
+        """E[latency] with each decision drawn independently; differentiable where `probabilities` are torch tensors.
+
+        Args:
+            probabilities: one vector a decision.
+        """
+        total: Any = self.constant
+        for term in self.cost_terms:
+            rest = _like(term.costs, probabilities[term.decisions[0]])
+            for d in term.decisions:
+                rest = probabilities[d] @ rest.reshape(len(probabilities[d]), -1)
+            total = total + rest.reshape(())
+        return total
+
+    # -- extremes
+
+    @cached_property
+    def range(self) -> Range:
+        """Smallest, largest and mean latency of the space."""
+        uniform = [np.full(len(d), 1 / len(d)) for d in self.encoding.decisions]
+        smallest, largest = self._extreme(1), self._extreme(-1)
+        low, high = self.predict(np.stack([smallest, largest])).tolist()
+        return Range(low, high, float(self.expected(uniform)), smallest, largest)
+
+    def _extreme(self, sign: int) -> np.ndarray:
+        """Coordinate descent from several starts; one sweep is exact where every term has one decision."""
+        rng = np.random.default_rng(0)
+        starts = self.encoding.sample(1 if not self._joint else 24, rng)
+        best = min((self._descend(row.copy(), sign) for row in starts), key=lambda item: item[0])
+        return best[1]
+
+    def _descend(self, row: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
+        row = np.maximum(row, 0)
+        value = np.inf
+        while True:
+            for d, decision in enumerate(self.encoding.decisions):
+                options = np.repeat(row[None], len(decision), axis=0)
+                options[:, d] = range(len(decision))
+                row = options[int(np.argmin(sign * self.predict(options)))]
+            now = float(sign * self.predict(row[None])[0])
+            if now >= value:
+                return now, self.encoding.canonical(row[None])[0]
+            value = now
+
+    # -- layout of the lookups
+
+    @cached_property
+    def _conditional(self) -> bool:
+        return any(() not in d.reach for d in self.encoding.decisions)
+
+    @cached_property
+    def _singles(self) -> list[CostTerm]:
+        return [t for t in self.cost_terms if len(t.decisions) == 1]
+
+    @cached_property
+    def _joint(self) -> list[CostTerm]:
+        return [t for t in self.cost_terms if len(t.decisions) > 1]
+
+    @cached_property
+    def _single(self) -> np.ndarray:
+        return np.concatenate([t.costs for t in self._singles]) if self._singles else np.empty(0)
+
+    @cached_property
+    def _single_decisions(self) -> list[int]:
+        return [t.decisions[0] for t in self._singles]
+
+    @cached_property
+    def _single_offsets(self) -> np.ndarray:
+        sizes = [len(t.costs) for t in self._singles]
+        return np.cumsum([0, *sizes[:-1]], dtype=np.int32)[:, None]
+
+
+def _costs(term: Term, costs: np.ndarray) -> np.ndarray:
+    return np.asarray(costs[term.workloads].sum(axis=0).reshape(term.sizes))
+
+
+def _like(costs: np.ndarray, sample: Any) -> Any:
+    """The costs as numpy, or as a torch tensor beside `sample`."""
+    return costs if isinstance(sample, np.ndarray) else sample.new_tensor(costs)

@@ -1,0 +1,175 @@
+"""The lowered form of a space's workloads and networks, from the cache where possible, then without importing torch."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..cache import Cache
+from ..devices.base import Artifact, TensorSpec
+from ..spaces.architecture import Architecture
+from ..spaces.description import SpaceDescription, Workload
+from ..spaces.space import SearchSpace
+from .lowering import LoweringError
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT_VERSION = 1
+"""Raised whenever lowering emits something else for the same operators."""
+
+
+@dataclass
+class Lowerer:
+    """Lowers one space for one format, by one route throughout.
+
+    Attributes:
+        route: "emitter" (the project's own), "torch.onnx" or "ops"; see `choose_route`.
+        seconds: time spent on lowering so far.
+    """
+
+    space: SearchSpace
+    format: str
+    batch: int = 1
+    route: str = "emitter"
+    seconds: float = 0.0
+
+    @property
+    def description(self) -> SpaceDescription:
+        return self.space.describe(self.batch)
+
+    def workload(self, workload: Workload) -> Artifact:
+        """Lower one workload; raises LoweringError."""
+        identity = [FORMAT_VERSION, self.format, self.route, workload.digest]
+        return self._cached(identity, lambda: self._lower_workload(workload))
+
+    def network(self, architecture: Architecture) -> Artifact:
+        """Lower a whole network; raises LoweringError. Cached for built-in spaces only: what lies between the modules
+        of a user's network is known to nobody but its code."""
+        if self.space.cache_id is None:
+            return self._timed(lambda: self._lower_network(architecture))
+        identity = [FORMAT_VERSION, self.format, self.route, self.space.cache_id, self.batch, architecture.as_dict()]
+        return self._cached(identity, lambda: self._lower_network(architecture))
+
+    def choose_route(self, architecture: Architecture, progress: Progress) -> dict[str, str]:
+        """Find the route that covers the space: the emitter if it can, torch.onnx where that covers more.
+
+        Args:
+            architecture: a network that has to be lowered, too.
+
+        Returns:
+            digest of each workload that cannot be lowered ("network" for the network) -> reason.
+        """
+        if self.format != "onnx":
+            self.route = self.format
+        everything: list[Workload | Architecture] = [*self.description.workloads, architecture]
+        failures = self._try(everything, progress)
+        if failures and self.route == "emitter":
+            self.route = "torch.onnx"
+            still = self._try([w for w in everything if _name(w) in failures], progress)
+            if len(still) < len(failures):
+                return still
+            self.route = "emitter"
+        return failures
+
+    def _try(self, items: Sequence[Workload | Architecture], progress: Progress) -> dict[str, str]:
+        failures: dict[str, str] = {}
+        for i, item in enumerate(items):
+            progress.step("lowering", i, len(items))
+            try:
+                self.workload(item) if isinstance(item, Workload) else self.network(item)
+            except LoweringError as error:
+                failures[_name(item)] = str(error)
+        progress.step("lowering", len(items), len(items))
+        return failures
+
+    @cached_property
+    def supernet(self) -> nn.Module:
+        """Real modules to lower; private, with batch norms that a compiler cannot simplify away."""
+        from .lowering import randomise_batch_norms
+
+        supernet = self.space.supernet().eval()
+        randomise_batch_norms(supernet, seed=0)
+        return supernet
+
+    @property
+    def _lowering_route(self) -> str:
+        return self.route if self.format == "onnx" else "auto"
+
+    def _lower_workload(self, workload: Workload) -> Artifact:
+        from ..spaces.calls import bind, example_tensors
+        from .lowering import lower
+
+        module = bind(self.supernet.get_submodule(workload.path), workload.call)
+        return lower(module, example_tensors(workload.inputs), format=self.format, route=self._lowering_route)
+
+    def _lower_network(self, architecture: Architecture) -> Artifact:
+        from .lowering import lower
+
+        network = self.space.assemble(architecture, self.supernet, copied=False).eval()
+        watch = {path: network.get_submodule(path) for path in self._watched(network)}
+        return lower(network, self.space.inputs(self.batch), format=self.format, route=self._lowering_route, watch=watch)
+
+    def _watched(self, network: nn.Module) -> set[str]:
+        there = {name for name, _ in network.named_modules()}
+        return {path for path in map(self.built_path, range(len(self.description.nodes))) if path in there}
+
+    @cached_property
+    def _layer_choices(self) -> set[str]:
+        d = self.description
+        return {n.path for n in d.nodes if n.decision is not None and d.decisions[n.decision].kind == "layer"}
+
+    def built_path(self, node: int) -> str:
+        """Where a node's module sits in a built network, in which the names of candidates are gone."""
+        kept: list[str] = []
+        parts = self.description.nodes[node].path.split(".")
+        for i, part in enumerate(parts):
+            if ".".join(parts[:i]) not in self._layer_choices:
+                kept.append(part)
+        return ".".join(kept)
+
+    def _cached(self, identity: list[Any], make: Any) -> Artifact:
+        name = json.dumps(identity, sort_keys=True)
+        data = Cache().get_bytes("artifact", name)
+        if data is not None:
+            return unpack(data)
+        artifact: Artifact = self._timed(make)
+        Cache().put_bytes("artifact", name, pack(artifact))
+        return artifact
+
+    def _timed(self, make: Any) -> Artifact:
+        start = time.perf_counter()
+        try:
+            artifact: Artifact = make()
+            return artifact
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def _name(item: Workload | Architecture) -> str:
+    return item.digest if isinstance(item, Workload) else "network"
+
+
+def pack(artifact: Artifact) -> bytes:
+    """One byte string: a line of JSON, then the model."""
+    head: dict[str, Any] = {
+        "format": artifact.format,
+        "inputs": [asdict(spec) for spec in artifact.inputs],
+        "digest": artifact.digest,
+        "route": artifact.route,
+        "owners": dict(artifact.owners),
+    }
+    return json.dumps(head).encode() + b"\n" + artifact.data
+
+
+def unpack(data: bytes) -> Artifact:
+    """The inverse of `pack`."""
+    line, _, model = data.partition(b"\n")
+    head: Mapping[str, Any] = json.loads(line)
+    inputs = tuple(TensorSpec(s["name"], tuple(s["shape"]), s["dtype"], s["high"]) for s in head["inputs"])
+    return Artifact(head["format"], model, inputs, head["digest"], head["route"], head["owners"])

@@ -1,0 +1,245 @@
+"""The bench: interleaved, adaptive timing of many workloads through one session, stored as it goes."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..devices.base import Artifact, Device, LoadReport, NodeTrace, Round, WorkloadFailed
+from ..devices.session import Session
+from .lowering import LoweringError
+from .progress import Progress, Silent
+from .protocol import Estimate, MeasuringProtocol, Timed, estimate_network, estimate_operator, visit_value
+from .table import LatencyTable
+
+
+class OutOfTime(Exception):
+    """The budget is used up; what was measured is kept."""
+
+
+@contextmanager
+def open_session(device: Device, agent: str | None, agent_python: str | None) -> Iterator[Session | None]:
+    """The device's session; None for a device whose values are exact."""
+    if device.exact:
+        yield None
+        return
+    with device.open(agent=agent, agent_python=agent_python) as session:
+        yield session
+
+
+def describe(device: Device, session: Session | None) -> dict[str, Any]:
+    """Provenance of what is measured."""
+    return session.describe() if session is not None else {"device": device.name, "unit": device.unit}
+
+
+def open_bench(
+    device: Device, session: Session | None, table: LatencyTable, protocol: MeasuringProtocol, seed: int
+) -> AnyBench:
+    """The bench for a device: it measures, or, where values are exact, computes."""
+    if session is None:
+        return ExactBench(table, protocol, device)
+    return Bench(table, protocol, device, session=session, rng=np.random.default_rng(seed))
+
+
+@dataclass
+class AnyBench(ABC):
+    """Workloads by key, and what they cost.
+
+    Attributes:
+        table: that everything goes into.
+        deadline: `time.monotonic()` after which no new round begins.
+        session_id: under which the table keeps the conditions of this run.
+    """
+
+    table: LatencyTable
+    protocol: MeasuringProtocol
+    device: Device
+    session_id: int = 0
+    deadline: float = float("inf")
+    progress: Progress = field(default_factory=Silent)
+
+    @abstractmethod
+    def load(self, artifacts: Mapping[str, Callable[[], Artifact]], step: str) -> dict[str, LoadReport]:
+        """Load workloads; one that fails is recorded as failed and left out."""
+
+    @abstractmethod
+    def unload(self, keys: Sequence[str]) -> None:
+        """Give workloads back; those that are gone already are passed over."""
+
+    @abstractmethod
+    def operators(self, keys: Sequence[str]) -> dict[str, Estimate]:
+        """Cost of single operators; workloads that fail are recorded and left out."""
+
+    @abstractmethod
+    def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
+        """Cost of whole networks; those that fail are recorded and left out."""
+
+    def trace(self, key: str) -> NodeTrace:
+        """Node times of a loaded network; raises WorkloadFailed."""
+        raise WorkloadFailed(key, f"device {self.device.name!r} cannot time single nodes")
+
+    def conditions(self) -> dict[str, Any]:
+        """What the machine did meanwhile."""
+        return {}
+
+    def canary_drift(self) -> float | None:
+        """Relative change of the reference operator from the first to the last third of the session."""
+        return None
+
+
+@dataclass
+class ExactBench(AnyBench):
+    """Of a device whose values are computed from the artifacts."""
+
+    values: dict[str, float] = field(default_factory=dict)
+
+    def load(self, artifacts: Mapping[str, Callable[[], Artifact]], step: str) -> dict[str, LoadReport]:
+        for i, (key, artifact) in enumerate(artifacts.items()):
+            self.progress.step(step, i, len(artifacts))
+            self.values[key] = self.device.value(artifact())
+        self.progress.step(step, len(artifacts), len(artifacts))
+        return {key: LoadReport(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) for key in artifacts}
+
+    def unload(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.values.pop(key, None)
+
+    def operators(self, keys: Sequence[str]) -> dict[str, Estimate]:
+        return {key: Estimate(v, v, v, True) for key in keys for v in [self.values[key]]}
+
+    def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
+        return self.operators(keys)
+
+
+@dataclass
+class Bench(AnyBench):
+    """Of a device that is timed.
+
+    Attributes:
+        session: with the agent that times.
+        preemptions, loads: of the rounds so far.
+        canary: key of the reference operator, visited in every round of operators; history: its ms.
+        last_round: Unix time of the last round's first visit.
+    """
+
+    session: Session = field(kw_only=True)
+    rng: np.random.Generator = field(kw_only=True)
+    preemptions: int = 0
+    loads: list[float] = field(default_factory=list)
+    canary: str = ""
+    history: list[float] = field(default_factory=list)
+    last_round: float = 0.0
+
+    def load(self, artifacts: Mapping[str, Callable[[], Artifact]], step: str) -> dict[str, LoadReport]:
+        reports: dict[str, LoadReport] = {}
+        for i, (key, artifact) in enumerate(artifacts.items()):
+            self.progress.step(step, i, len(artifacts))
+            try:
+                reports[key] = self.session.load(key, artifact())
+            except (WorkloadFailed, LoweringError) as error:
+                self.table.finish(key, status="failed", reason=str(error))
+        self.progress.step(step, len(artifacts), len(artifacts))
+        return reports
+
+    def unload(self, keys: Sequence[str]) -> None:
+        for key in set(keys) & set(self.session.loaded) - {self.canary}:
+            self.session.unload(key)
+
+    def operators(self, keys: Sequence[str]) -> dict[str, Estimate]:
+        """Visit workloads round robin in random order until each has converged or has had its visits.
+
+        Visits that the table holds already count.
+        """
+        known = self.table.all_visits()
+        visits: dict[str, list[Timed]] = {key: list(known.get(key, [])) for key in keys}
+        pending = self._pending(visits)
+        self.canary = self.canary or (sorted(keys)[len(keys) // 2] if keys else "")
+        while pending:
+            self._check_time()
+            answer = self._round(
+                {*pending, self.canary} & set(self.session.loaded), self.protocol.warmup, self.protocol.runs
+            )
+            for key, samples in answer.samples.items():
+                visits[key].append(samples)
+            for key in answer.failures:
+                visits.pop(key, None)
+            pending = self._pending(visits)
+            self.progress.step("operators", len(visits) - len(pending), len(visits))
+        return {key: estimate_operator(v, self.protocol) for key, v in visits.items() if v}
+
+    def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
+        """Give each network its visits, round robin in random order; visits that the table holds already count."""
+        visits = self.table.all_visits()
+        left = {key: max(0, self.protocol.network_visits - len(visits.get(key, []))) for key in keys}
+        total = sum(left.values())
+        while any(left.values()):
+            self._check_time()
+            now = {key for key in keys if left[key]}
+            answer = self._round(now, self.protocol.network_warmup, self.protocol.network_runs)
+            left = {key: 0 if key in answer.failures else n - (key in now) for key, n in left.items()}
+            if self.canary in self.session.loaded:
+                self._round({self.canary}, self.protocol.warmup, self.protocol.runs)
+            self.progress.step("networks", total - sum(left.values()), total)
+        visits = self.table.all_visits()
+        failed = {row.key for row in self.table.rows("network") if row.status == "failed"}
+        return {
+            key: estimate_network(visits[key], self.device.clock, self.protocol)
+            for key in keys
+            if key in visits and key not in failed
+        }
+
+    def trace(self, key: str) -> NodeTrace:
+        self._check_time()
+        return self.session.trace(key, runs=self.protocol.trace_runs)
+
+    def conditions(self) -> dict[str, Any]:
+        load = max(self.loads) if self.loads else None
+        return {"preemptions": self.preemptions, "max_load": load, "canary": self.canary, "canary_ms": self.history}
+
+    def canary_drift(self) -> float | None:
+        third = len(self.history) // 3
+        if third < 3:
+            return None
+        return float(np.median(self.history[-third:]) / np.median(self.history[:third]) - 1)
+
+    def _round(self, keys: Set[str], warmup: int, runs: int) -> Round:
+        ordered = sorted(keys)
+        order = [ordered[i] for i in self.rng.permutation(len(ordered))]
+        answer = self.session.round(order, warmup=warmup, runs=runs)
+        self._spread_out(answer)
+        with self.table.batch():
+            self.table.add_visits(answer.samples, self.session_id)
+            for key, reason in answer.failures.items():
+                self.table.finish(key, status="failed", reason=reason)
+        self.preemptions += answer.preemptions
+        self.loads.append(answer.load)
+        if self.canary in answer.samples:
+            self.history.append(visit_value(answer.samples[self.canary]))
+        return answer
+
+    def _spread_out(self, answer: Round) -> None:
+        """Sleep where rounds are so short that all visits would fall into one burst of contention."""
+        started = [samples.started for samples in answer.samples.values()]
+        if started:
+            early = self.protocol.pause_s - (min(started) - self.last_round)
+            time.sleep(min(max(early, 0.0), self.protocol.pause_s))
+            self.last_round = min(started)
+
+    def _pending(self, visits: Mapping[str, Sequence[Timed]]) -> list[str]:
+        return [key for key, v in visits.items() if not self._done(v)]
+
+    def _done(self, visits: Sequence[Timed]) -> bool:
+        if len(visits) < self.protocol.agreeing:
+            return False
+        enough = len(visits) >= self.protocol.max_visits
+        return enough or estimate_operator(visits, self.protocol).converged
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise OutOfTime

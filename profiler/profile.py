@@ -1,0 +1,301 @@
+"""`profile`: from a space and a device to a calibrated latency table, in one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from .. import __version__
+from ..devices.base import Device, LoadReport
+from ..errors import HwnasError
+from ..spaces.space import SearchSpace
+from .additive import AdditiveModel, MissingKeys
+from .artifacts import Lowerer
+from .bench import AnyBench, OutOfTime, describe, open_bench, open_session
+from .calibration import Calibration, calibrate
+from .designs import designed, held_out, uniform
+from .networks import NetworkSet, in_context_values
+from .progress import Progress, Silent
+from .protocol import Estimate, MeasuringProtocol
+from .table import LatencyTable, Provenance, WorkloadRow
+
+T = TypeVar("T")
+Method = Literal["auto", "isolated", "in-context"]
+HELD_OUT = 6
+HELD_OUT_SEED = 20_000
+CANARY = 0.05
+"""Drift of the reference operator that is worth a word."""
+NETWORK_SECONDS = 5.0
+"""What the calibration networks' runs may take together, as far as their number goes."""
+
+
+@dataclass(frozen=True)
+class ProfileRequest:
+    """What to profile and how.
+
+    Attributes:
+        out: the table's file; an unfinished one is resumed.
+        method: where operator times come from; "auto" keeps what predicts held-out networks better.
+        budget_s: no new measuring round begins after so many seconds; None: no limit.
+        agent, agent_python: where the measuring process runs (see `Device.open`).
+    """
+
+    device: Device
+    space: SearchSpace
+    out: Path
+    method: Method = "auto"
+    protocol: MeasuringProtocol = field(default_factory=MeasuringProtocol)
+    budget_s: float | None = None
+    agent: str | None = None
+    agent_python: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ProfileResult:
+    """What became of it; `doubts` are sentences for the user."""
+
+    table: Path
+    n: int
+    failed: dict[str, str]
+    unconverged: list[str]
+    calibration: Calibration | None
+    tried: list[Calibration]
+    seconds: float
+    phases: dict[str, float]
+    doubts: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "table": str(self.table),
+            "n": self.n,
+            "failed": [{"key": key, "reason": reason} for key, reason in self.failed.items()],
+            "unconverged": self.unconverged,
+            "calibration": self.calibration.as_dict() if self.calibration else None,
+            "methods": [c.as_dict() for c in self.tried],
+            "seconds": self.seconds,
+            "phases": self.phases,
+            "doubts": self.doubts,
+        }
+
+
+def profile(request: ProfileRequest, progress: Progress | None = None) -> ProfileResult:
+    """Measure a space's workloads and calibrate them on whole networks; the table is kept at every step.
+
+    Raises:
+        HwnasError: the request cannot be carried out; what was measured until then is kept.
+    """
+    return _Profile(request, progress or Silent()).run()
+
+
+class _Profile:
+    def __init__(self, request: ProfileRequest, progress: Progress) -> None:
+        self.request = request
+        self.progress = progress
+        self.start = time.monotonic()
+        device, space = request.device, request.space
+        self.dtype = device.settings.dtype
+        self.description = space.describe(device.settings.batch)
+        self.keys = {w.key(self.description.batch, self.dtype): w for w in self.description.workloads}
+        self.lowerer = Lowerer(space, device.format, self.description.batch)
+        self.networks = NetworkSet(self.lowerer, self.dtype)
+        self.reports: dict[str, LoadReport] = {}
+        self.phases: dict[str, float] = {}
+        self.doubts: list[str] = []
+        self.tried: list[Calibration] = []
+
+    def run(self) -> ProfileResult:
+        if not self.keys:
+            raise HwnasError(f"space {self.request.space.name!r} has no operator that costs anything")
+        unlowered = self._timed("lowering", self._lower)
+        device = self.request.device
+        with open_session(device, self.request.agent, self.request.agent_python) as session:
+            about = describe(device, session)
+            with LatencyTable.create(self.request.out, self._provenance(about)) as table:
+                table.register(
+                    WorkloadRow(key, w.op, "fixed" if w.fixed else "candidate", {**w.info, "path": w.path})
+                    for key, w in self.keys.items()
+                )
+                bench = open_bench(device, session, table, self.request.protocol, self.request.seed)
+                bench.progress = self.progress
+                if self.request.budget_s is not None:
+                    bench.deadline = self.start + self.request.budget_s
+                bench.session_id = table.add_session({**about, "seed": self.request.seed})
+                return self._measure(bench, table, unlowered)
+
+    def _lower(self) -> dict[str, str]:
+        first = self.request.space.decode(uniform(self.request.space.encoding)[:1])[0]
+        reasons = self.lowerer.choose_route(first, self.progress)
+        if "network" in reasons:
+            self.doubts.append(f"whole networks cannot be lowered, the table is not calibrated: {reasons['network']}")
+        return reasons
+
+    def _provenance(self, about: dict[str, Any]) -> Provenance:
+        device, space = self.request.device, self.request.space
+        return Provenance(
+            device=device.name,
+            unit="MMACs" if device.unit == "MMACs" else "ms",
+            settings=device.settings.as_dict(),
+            space=space.name,
+            space_arguments=space.arguments,
+            fingerprint=space.fingerprint,
+            lowering=self.lowerer.route,
+            protocol={**self.request.protocol.as_dict(), "method": self.request.method},
+            environment=about,
+            version=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _measure(self, bench: AnyBench, table: LatencyTable, unlowered: Mapping[str, str]) -> ProfileResult:
+        failed = {key: unlowered[w.digest] for key, w in self.keys.items() if w.digest in unlowered}
+        for key, reason in failed.items():
+            table.finish(key, status="failed", reason=reason)
+        estimates: dict[str, Estimate] = {}
+        calibration: Calibration | None = None
+        try:
+            if self.request.method != "in-context":
+                estimates = self._operators(bench, [key for key in self.keys if key not in failed])
+                self._finish(table, estimates)
+            if "network" not in unlowered:
+                calibration = self._calibrate(bench, table, estimates)
+        except OutOfTime:
+            self.doubts.append(f"the budget of {self.request.budget_s:g} s ran out; the same command goes on from here")
+        self._note_conditions(bench, table)
+        return self._result(table, calibration)
+
+    def _operators(self, bench: AnyBench, keys: Sequence[str]) -> dict[str, Estimate]:
+        artifacts = {key: partial(self.lowerer.workload, self.keys[key]) for key in keys}
+        self.reports = self._timed("load", lambda: bench.load(artifacts, "load operators"))
+        estimates = self._timed("operators", lambda: bench.operators(list(self.reports)))
+        bench.unload(list(self.reports))
+        return estimates
+
+    # -- networks
+
+    def _calibrate(self, bench: AnyBench, table: LatencyTable, isolated: Mapping[str, Estimate]) -> Calibration | None:
+        values = {"isolated": {key: e.value for key, e in isolated.items()}} if isolated else {}
+        latency, loaded = self._measure_networks(bench, table, values.get("isolated"))
+        traced: dict[str, list[float]] = {}
+        if self.request.method != "isolated" and "trace" in self.request.device.capabilities:
+            training = [key for key in loaded if self.networks.roles[key] == "calibration" and key in latency]
+            traced = self._timed("in-context", lambda: in_context_values(bench, self.networks, training, latency))
+            values["in-context"] = {key: float(np.mean(ms)) for key, ms in traced.items()}
+        bench.unload(loaded)
+        calibration = self._fit(values, latency)
+        if calibration is not None:
+            if calibration.method == "in-context":
+                self._finish(table, {key: _spread(ms) for key, ms in traced.items()})
+            networks = [a.as_dict() for key, a in self.networks.architectures.items() if key in latency]
+            table.set_calibration({**calibration.as_dict(), "networks": networks})
+            table.add_record("calibration", {"tried": [c.as_dict() for c in self.tried]})
+        return calibration
+
+    def _measure_networks(
+        self, bench: AnyBench, table: LatencyTable, values: Mapping[str, float] | None
+    ) -> tuple[dict[str, float], list[str]]:
+        """Latency of the calibration and the held-out networks, and which of them are loaded."""
+        encoding = self.request.space.encoding
+        ends, typical = self._ends(values)
+        cost = typical * 1e-3 * self.request.protocol.network_run_count
+        n = int(np.clip(NETWORK_SECONDS / max(cost, 1e-9), 8, 32)) if typical else 10
+        rows = designed(encoding, n, ends=ends)
+        self.networks.add(rows, "calibration")
+        self.networks.add(held_out(encoding, HELD_OUT, HELD_OUT_SEED, rows), "held-out")
+        table.register(self.networks.rows())
+        artifacts = {key: partial(self.networks.artifact, key) for key in self.networks.codes}
+        loaded = list(self._timed("load networks", lambda: bench.load(artifacts, "load networks")))
+        estimates = self._timed("networks", lambda: bench.networks(loaded))
+        for key, estimate in estimates.items():
+            table.finish(key, latency=estimate.value, low=estimate.low, high=estimate.high)
+        return {key: e.value for key, e in estimates.items()}, loaded
+
+    def _ends(self, values: Mapping[str, float] | None) -> tuple[np.ndarray | None, float]:
+        """Encoded smallest and largest network by the plain sum, and what a typical one takes."""
+        if values is None:
+            return None, 0.0
+        try:
+            model = AdditiveModel.from_values(
+                self.request.space.encoding, self.description, values, dtype=self.dtype, live=False
+            )
+        except MissingKeys:
+            return None, 0.0
+        return np.stack([model.range.smallest, model.range.largest]), model.range.mean
+
+    def _fit(self, values: Mapping[str, Mapping[str, float]], latency: Mapping[str, float]) -> Calibration | None:
+        training = self.networks.observed("calibration", latency)
+        held = self.networks.observed("held-out", latency)
+        if not len(training.codes):
+            self.doubts.append("no calibration network could be measured, so predictions are plain sums")
+            return None
+        try:
+            best, _, self.tried = calibrate(
+                self.request.space.encoding,
+                self.description,
+                values,
+                training,
+                held,
+                dtype=self.dtype,
+                exact=self.request.device.exact,
+            )
+        except MissingKeys as error:
+            self.doubts.append(f"not calibrated: {error}")
+            return None
+        return best
+
+    # -- results
+
+    def _finish(self, table: LatencyTable, estimates: Mapping[str, Estimate]) -> None:
+        with table.batch():
+            for key, e in estimates.items():
+                table.finish(
+                    key,
+                    latency=e.value,
+                    low=e.low,
+                    high=e.high,
+                    status="ok" if e.converged else "unconverged",
+                    reason="" if e.converged else "the visits did not agree",
+                    phases=asdict(self.reports[key]) if key in self.reports else None,
+                )
+
+    def _note_conditions(self, bench: AnyBench, table: LatencyTable) -> None:
+        drift = bench.canary_drift()
+        table.add_record("conditions", {**bench.conditions(), "canary_drift": drift, "phases": self.phases})
+        if drift is not None and abs(drift) > CANARY:
+            self.doubts.append(f"the reference operator's time moved by {100 * drift:+.1f} % while measuring")
+
+    def _result(self, table: LatencyTable, calibration: Calibration | None) -> ProfileResult:
+        rows = [row for row in table.rows() if row.key in self.keys]
+        failed = {row.key: row.reason for row in rows if row.status == "failed"}
+        unconverged = [row.key for row in rows if row.status in ("unconverged", "pending")]
+        if calibration is not None and self.request.method == "in-context":
+            unconverged = []
+        return ProfileResult(
+            table=self.request.out,
+            n=len(rows),
+            failed=failed,
+            unconverged=unconverged,
+            calibration=calibration,
+            tried=self.tried,
+            seconds=time.monotonic() - self.start,
+            phases=self.phases,
+            doubts=self.doubts,
+        )
+
+    def _timed(self, phase: str, work: Callable[[], T]) -> T:
+        start = time.monotonic()
+        try:
+            return work()
+        finally:
+            self.phases[phase] = self.phases.get(phase, 0.0) + time.monotonic() - start
+
+
+def _spread(ms: Sequence[float]) -> Estimate:
+    return Estimate(float(np.mean(ms)), float(np.min(ms)), float(np.max(ms)), True)
