@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import HwnasError
@@ -24,16 +25,28 @@ class Architecture:
 
     Attributes:
         space: the name of its space.
-        choices: label of each choice that is reached -> what was chosen. Two architectures with the same choices are
-            equal, whatever the order.
+        choices: label of each choice that is reached -> what was chosen (read-only). Two architectures with the same
+            choices are equal, whatever the order.
+
+    Raises:
+        ArchitectureError: something else than a name or indices was chosen.
     """
 
     space: str
     choices: Mapping[str, Chosen] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        frozen = {label: v if isinstance(v, str) else tuple(v) for label, v in self.choices.items()}
-        object.__setattr__(self, "choices", dict(sorted(frozen.items(), key=lambda item: _natural(item[0]))))
+        for label, value in self.choices.items():
+            if not isinstance(value, str) and not _is_indices(value):
+                raise ArchitectureError(
+                    f"choice {label!r}: {value!r} is neither a candidate's name nor a list of inputs"
+                )
+        frozen = {label: v if isinstance(v, str) else tuple(sorted(v)) for label, v in self.choices.items()}
+        in_order = dict(sorted(frozen.items(), key=lambda item: _natural(item[0])))
+        object.__setattr__(self, "choices", MappingProxyType(in_order))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Architecture, (self.space, dict(self.choices))  # copy and pickle know no read-only mappings
 
     def _identity(self) -> tuple[str, tuple[tuple[str, Chosen], ...]]:
         return self.space, tuple(self.choices.items())
@@ -64,11 +77,6 @@ class Architecture:
         space = data.get("space")
         if not isinstance(space, str):
             raise ArchitectureError(f"the architecture's space must be a name, not {space!r}")
-        for label, value in data["choices"].items():
-            if not isinstance(value, str) and not _is_indices(value):
-                raise ArchitectureError(
-                    f"choice {label!r}: {value!r} is neither a candidate's name nor a list of inputs"
-                )
         return cls(space, data["choices"])
 
     @classmethod

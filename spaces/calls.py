@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from .description import SpaceError, Workload
-from .graph import Graph, Value
+from .description import SpaceError
+from .graph import Value
+from .recorder import tensors_in
 
-_SLOT = "tensor"
+_TENSOR, _TUPLE = "$tensor", "$tuple"
 
 
 def signature(tensors: Sequence[Tensor | Value]) -> str:
@@ -24,41 +25,48 @@ def signature(tensors: Sequence[Tensor | Value]) -> str:
 
 @dataclass(frozen=True)
 class Invocation:
-    """The arguments of one call; tensors may sit anywhere in lists, tuples and dicts."""
+    """The arguments of one call; tensors may sit anywhere in lists, tuples and mappings."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
+    @cached_property
+    def sources(self) -> tuple[int, ...]:
+        """Of each distinct tensor its first position among all of them: `attention(x, x, x)` has one."""
+        first: dict[int, int] = {}
+        for position, tensor in enumerate(tensors_in((self.args, self.kwargs))):
+            first.setdefault(id(tensor), position)
+        return tuple(first.values())
+
+    @cached_property
     def tensors(self) -> list[Tensor]:
-        leaves = pytree.tree_leaves((self.args, dict(self.kwargs)))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        """The distinct tensors."""
+        everything = list(tensors_in((self.args, self.kwargs)))
+        return [everything[position] for position in self.sources]
 
-    def signature(self) -> str:
-        """Two calls of equal signature are the same work: shapes, dtypes, and whatever else is passed."""
-        text = self.spec()
-        return signature(self.tensors()) + (f" {text}" if text else "")
-
+    @cached_property
     def spec(self) -> str:
         """The arguments around the tensors as JSON; empty where they are just the tensors in order.
 
         Raises:
             SpaceError: an argument is neither tensor nor plain data.
         """
-        if not self.kwargs and all(isinstance(a, Tensor) for a in self.args):
+        if not self.kwargs and len(self.tensors) == len(self.args) and all(isinstance(a, Tensor) for a in self.args):
             return ""
-        count = iter(range(10**6))
-        tree = pytree.tree_map_only(Tensor, lambda _: {_SLOT: next(count)}, (list(self.args), dict(self.kwargs)))
+        slots = {id(tensor): slot for slot, tensor in enumerate(self.tensors)}
         try:
-            return json.dumps(tree)
-        except TypeError:
-            raise SpaceError(
-                "a choice is called with something that is neither a tensor nor plain data "
-                f"({', '.join(type(a).__name__ for a in (*self.args, *self.kwargs.values()))}); pass tensors and numbers"
-            ) from None
+            return json.dumps([_plain(list(self.args), slots), _plain(dict(self.kwargs), slots)])
+        except TypeError as error:
+            raise SpaceError(f"a module is called with {error}; pass tensors, numbers and text") from None
+
+    @cached_property
+    def signature(self) -> str:
+        """Two calls of equal signature are the same work: shapes, dtypes, and whatever else is passed."""
+        return signature(self.tensors) + (f" {self.spec}" if self.spec else "")
 
     def bind(self, module: nn.Module) -> nn.Module:
         """`module` as a function of this call's tensors alone."""
-        return bind(module, self.spec())
+        return bind(module, self.spec)
 
 
 def bind(module: nn.Module, spec: str) -> nn.Module:
@@ -78,63 +86,41 @@ class _Bound(nn.Module):
         return self.module(*args, **kwargs)
 
 
+def _plain(tree: Any, slots: Mapping[int, int]) -> Any:
+    if isinstance(tree, Tensor):
+        return {_TENSOR: slots[id(tree)]}
+    if isinstance(tree, Mapping):
+        return {str(name): _plain(part, slots) for name, part in tree.items()}
+    if isinstance(tree, tuple):
+        return {_TUPLE: [_plain(part, slots) for part in tree]}
+    if isinstance(tree, list):
+        return [_plain(part, slots) for part in tree]
+    if tree is None or isinstance(tree, str | int | float):
+        return tree
+    raise TypeError(f"a {type(tree).__name__}")
+
+
 def _fill(tree: Any, tensors: Sequence[Tensor]) -> Any:
     if isinstance(tree, dict):
-        if tree.keys() == {_SLOT}:
-            return tensors[tree[_SLOT]]
+        if tree.keys() == {_TENSOR}:
+            return tensors[tree[_TENSOR]]
+        if tree.keys() == {_TUPLE}:
+            return tuple(_fill(part, tensors) for part in tree[_TUPLE])
         return {name: _fill(part, tensors) for name, part in tree.items()}
     return [_fill(part, tensors) for part in tree] if isinstance(tree, list) else tree
 
 
-class WorkloadRegistry:
-    """Distinct workloads met so far: equal operators at equal shapes are one."""
-
-    def __init__(self) -> None:
-        self.found: list[Workload] = []
-        self._numbers: dict[str, int] = {}
-
-    def add(self, module: nn.Module, graph: Graph, call: Invocation, path: str, *, fixed: bool) -> int | None:
-        """Number of the workload; None for what computes nothing (an identity, a constant)."""
-        if not graph.nodes:
-            return None
-        digest = graph.digest()
-        number = self._numbers.setdefault(digest, len(self.found))
-        if number == len(self.found):
-            self.found.append(_workload(module, graph, call, path, digest, fixed))
-        elif not fixed and self.found[number].fixed:
-            self.found[number] = replace(self.found[number], fixed=False, path=path)
-        return number
-
-    def ordered(self) -> tuple[tuple[Workload, ...], dict[int, int]]:
-        """Candidates first, then fixed ones; and old number -> new number."""
-        order = sorted(range(len(self.found)), key=lambda i: self.found[i].fixed)
-        return tuple(self.found[i] for i in order), {old: new for new, old in enumerate(order)}
-
-
-def _workload(module: nn.Module, graph: Graph, call: Invocation, path: str, digest: str, fixed: bool) -> Workload:
-    inputs = tuple((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in call.tensors())
-    info = dict(module.workload_info()) if hasattr(module, "workload_info") else {}
-    info |= {"in": list(graph.inputs[0].shape[1:]) if graph.inputs else [], "out": list(graph.outputs[0].shape[1:])}
-    shapes = f"{_shapes(graph.inputs)}->{_shapes(graph.outputs)}"
-    return Workload(_label(module), shapes, digest, path, inputs, call.spec(), fixed, info)
-
-
-def _shapes(values: Sequence[Value]) -> str:
-    return "+".join("x".join(map(str, v.shape[1:])) or "1" for v in values)
-
-
-def _label(module: nn.Module) -> str:
-    """Short name: what the module calls itself, else its class, else the classes in it."""
-    own = getattr(module, "workload_label", None)
-    if isinstance(own, str) and own:
-        return own.replace(" ", "_")
-    name = type(module).__name__.lower()
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return f"{name}k{'x'.join(map(str, module.kernel_size))}"
-    if isinstance(module, nn.Sequential):
-        inner = [_label(child) for child in module]
-        return "-".join(inner[:3]) + ("-etc" if len(inner) > 3 else "") if inner else name
-    return name
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """`tree` with every tensor in its lists, tuples and mappings replaced; what holds none is passed through."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if not isinstance(tree, Mapping | list | tuple) or next(tensors_in(tree), None) is None:
+        return tree
+    if isinstance(tree, Mapping):
+        changed = {name: map_tensors(function, part) for name, part in tree.items()}
+        return type(tree)(**changed) if is_dataclass(tree) else type(tree)(changed)  # type: ignore[call-arg]
+    parts = [map_tensors(function, part) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
 
 
 def example_tensors(inputs: Sequence[tuple[Sequence[int], str]], seed: int = 0) -> list[Tensor]:

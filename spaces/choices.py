@@ -7,6 +7,7 @@ explicit context (`active`), never in module state, so that two searches can sha
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,10 @@ from torch import Tensor, nn
 from ..errors import HwnasError
 
 Reduction = Literal["sum", "mean", "concat", "none"]
+
+
+MOST_CANDIDATES = 2**15 - 1
+"""What the integer encoding of architectures can number."""
 
 
 class ChoiceError(HwnasError):
@@ -33,6 +38,8 @@ class ChoiceContext(Protocol):
     def inputs(self, choice: InputChoice, tensors: Sequence[Tensor]) -> Any:
         """Output of `choice` on this list of tensors."""
 
+
+Candidates = Sequence[nn.Module] | Mapping[str, nn.Module] | nn.ModuleList | nn.ModuleDict
 
 _context: ContextVar[ChoiceContext | None] = ContextVar("hwnas_choices", default=None)
 
@@ -56,21 +63,29 @@ class LayerChoice(nn.Module):
         label: choices with the same label share one decision; without one, a choice is its own.
 
     Called outside any context it runs its first candidate, so that a supernet can be tried like any module.
+
+    Attributes:
+        names: of the candidates.
+        child_names: under which they are registered as submodules: the same, save for "conv1.5" or "double".
     """
 
-    def __init__(self, candidates: Sequence[nn.Module] | Mapping[str, nn.Module], *, label: str | None = None) -> None:
+    def __init__(self, candidates: Candidates, *, label: str | None = None) -> None:
         super().__init__()
-        named = candidates if isinstance(candidates, Mapping) else {str(i): m for i, m in enumerate(candidates)}
+        if isinstance(candidates, Mapping | nn.ModuleDict):
+            named = dict(candidates.items())
+        else:
+            named = {str(i): module for i, module in enumerate(candidates)}
         if not named:
             raise ChoiceError("LayerChoice got no candidates; give it at least one module")
+        self.label = _checked_label(label)
+        self.names: tuple[str, ...] = tuple(named)
         for name, module in named.items():
             if not isinstance(module, nn.Module):
                 raise ChoiceError(f"LayerChoice candidate {name!r} is a {type(module).__name__}, not an nn.Module")
-            if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
-                raise ChoiceError(f"LayerChoice candidate name {name!r} cannot be used; choose another one")
-            self.add_module(name, module)
-        self.label = label
-        self.names: tuple[str, ...] = tuple(named)
+            if not isinstance(name, str) or not name:
+                raise ChoiceError(f"LayerChoice candidate name {name!r} is not a text; choose another one")
+            self.add_module(self._free_child_name(name), module)
+        self.child_names: tuple[str, ...] = tuple(self._modules)
 
     def __getitem__(self, name: str | int) -> nn.Module:
         return self._candidate(self.names[name] if isinstance(name, int) else name)
@@ -79,10 +94,16 @@ class LayerChoice(nn.Module):
         return len(self.names)
 
     def _candidate(self, name: str) -> nn.Module:
-        module = self._modules.get(name) if name in self.names else None
-        if module is None:
+        if name not in self.names:
             raise ChoiceError(f"LayerChoice has no candidate {name!r}; it has {', '.join(self.names)}")
-        return module
+        return self.get_submodule(self.child_names[self.names.index(name)])
+
+    def _free_child_name(self, name: str) -> str:
+        """Under which the candidate is registered: its own name, or near it where a module cannot have such a child."""
+        name = name.replace(".", "_")
+        while hasattr(self, name):
+            name += "_"
+        return name
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         context = _context.get()
@@ -118,13 +139,18 @@ class InputChoice(nn.Module):
         super().__init__()
         if n_candidates < 1 or (n_chosen is not None and not 1 <= n_chosen <= n_candidates):
             raise ChoiceError(f"InputChoice cannot choose {n_chosen} of {n_candidates} inputs")
+        sizes = range(1, n_candidates + 1) if n_chosen is None else (n_chosen,)
+        count = sum(math.comb(n_candidates, size) for size in sizes)
+        if count > MOST_CANDIDATES:
+            raise ChoiceError(
+                f"InputChoice of {n_candidates} inputs has {count:.3g} subsets; at most {MOST_CANDIDATES}"
+            )
         if reduction not in ("sum", "mean", "concat", "none"):
             raise ChoiceError(f"InputChoice reduction {reduction!r} is unknown; use sum, mean, concat or none")
         self.n_candidates = n_candidates
         self.n_chosen = n_chosen
         self.reduction: Reduction = reduction
-        self.label = label
-        sizes = range(1, n_candidates + 1) if n_chosen is None else (n_chosen,)
+        self.label = _checked_label(label)
         self.subsets: tuple[tuple[int, ...], ...] = tuple(
             subset for size in sizes for subset in itertools.combinations(range(n_candidates), size)
         )
@@ -147,6 +173,12 @@ class InputChoice(nn.Module):
 
 
 Choice = LayerChoice | InputChoice
+
+
+def _checked_label(label: object) -> str | None:
+    if label is not None and (not isinstance(label, str) or not label):
+        raise ChoiceError(f"the label of a choice must be a text, not {label!r}")
+    return label
 
 
 class ChosenInputs(nn.Module):

@@ -121,10 +121,10 @@ class SpaceDescription:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest by which a table or predictor knows its space again: decisions and workloads, at any batch."""
+        """Digest by which a table or predictor knows its space again; only that of batch 1 is ever compared."""
         content = {
             "decisions": [(d.label, d.kind, d.candidates, d.reach) for d in self.decisions],
-            "workloads": [(w.op, w.shapes, w.fixed) for w in self.workloads],
+            "workloads": [(w.op, w.shapes, w.digest, w.fixed) for w in self.workloads],
             "nodes": [(n.path, n.index, n.decision, n.reach, n.data) for n in self.nodes],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

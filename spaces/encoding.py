@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .architecture import Architecture, ArchitectureError
+from .counting import Counting, order_by_reach
 from .description import Decision, SpaceError
 
 Codes = NDArray[np.int16]
@@ -99,22 +99,16 @@ class Encoding:
     @cached_property
     def size(self) -> int:
         """The number of different architectures."""
-        return math.prod(sum(counts) for _, _, counts in self._groups)
+        return self._counting.size
 
     def sample(self, n: int, rng: np.random.Generator, probabilities: Sequence[np.ndarray] | None = None) -> Codes:
         """n rows: uniform over architectures, or each decision drawn from its own `probabilities`."""
+        if probabilities is None:
+            return self._counting.sample(n, rng)
         codes = np.zeros((n, len(self.decisions)), np.int16)
-        if probabilities is not None:
-            for i, p in enumerate(self._checked(probabilities)):
-                codes[:, i] = np.searchsorted(np.cumsum(p)[:-1], rng.random(n), side="right")
-            return self.canonical(codes)
-        for i, decision in enumerate(self.decisions):
-            codes[:, i] = rng.integers(len(decision), size=n)
-        for parents, rows, counts in self._groups:
-            if parents:  # a nested candidate stands for as many architectures as its inner choices allow
-                weights = np.array([float(c) for c in counts])
-                codes[:, list(parents)] = np.array(rows)[rng.choice(len(rows), size=n, p=weights / weights.sum())]
-        return self.canonical(np.where(codes < 0, 0, codes))
+        for i, p in enumerate(self._checked(probabilities)):
+            codes[:, i] = np.searchsorted(np.cumsum(p / p.sum())[:-1], rng.random(n), side="right")
+        return self.canonical(codes)
 
     def enumerate(self) -> Iterator[Codes]:
         """Every architecture once, as blocks of rows.
@@ -123,28 +117,10 @@ class Encoding:
             SpaceError: there are more than a million.
         """
         if self.size > ENUMERABLE:
-            raise SpaceError(f"space {self.space!r} has {self.size:.3g} architectures: too many to enumerate")
-        block: list[tuple[int, ...]] = []
-        seen: set[tuple[int, ...]] = set()
-        for row in itertools.product(*(range(len(d)) for d in self.decisions)):
-            block.append(row)
-            if len(block) == 4096:
-                yield self._fresh(block, seen)
-                block = []
-        if block:
-            yield self._fresh(block, seen)
-
-    def _fresh(self, block: list[tuple[int, ...]], seen: set[tuple[int, ...]]) -> Codes:
-        """Canonical rows not met before; without nesting each is new."""
-        rows = self.canonical(np.array(block, np.int16).reshape(len(block), len(self.decisions)))
-        if all(() in d.reach for d in self.decisions):
-            return rows
-        keep = []
-        for row in map(tuple, rows.tolist()):
-            if row not in seen:
-                seen.add(row)
-                keep.append(row)
-        return np.array(keep, np.int16).reshape(len(keep), len(self.decisions))
+            raise SpaceError(
+                f"space {self.space!r} has about 10^{math.log10(self.size):.0f} architectures: too many to list"
+            )
+        yield from self._counting.blocks()
 
     # -- inside
 
@@ -156,6 +132,9 @@ class Encoding:
                 known = ", ".join(list(self.index)[:8]) + (", ..." if len(self.index) > 8 else "")
                 raise ArchitectureError(f"space {self.space!r} has no choice {label!r}; it has {known}")
             i = self.index[label]
+            if isinstance(value, str) != (self.decisions[i].kind == "layer"):
+                wanted = "a candidate's name" if self.decisions[i].kind == "layer" else "a list of inputs, such as [0]"
+                raise ArchitectureError(f"choice {label!r} takes {wanted}, not {value!r}")
             name = value if isinstance(value, str) else ",".join(map(str, value))
             if name not in self.decisions[i].candidates:
                 there = " | ".join(self.decisions[i].candidates)
@@ -186,46 +165,9 @@ class Encoding:
         return checked
 
     @cached_property
-    def _by_depth(self) -> list[int]:
-        """Decisions after all that their reach depends on."""
-        done: list[int] = []
-        while len(done) < len(self.decisions):
-            ready = [
-                i
-                for i, d in enumerate(self.decisions)
-                if i not in done and all(j in done or j == i for condition in d.reach for j, _ in condition)
-            ]
-            if not ready:
-                raise SpaceError("choices that are tied by label are nested in each other in a circle")
-            done += ready
-        return done
+    def _counting(self) -> Counting:
+        return Counting(self.decisions)
 
     @cached_property
-    def _groups(self) -> list[tuple[tuple[int, ...], list[tuple[int, ...]], list[int]]]:
-        """Independent groups: deciding parents, their canonical assignments, architectures for each of them."""
-        group = list(range(len(self.decisions)))
-        for i, d in enumerate(self.decisions):
-            if () in d.reach:
-                continue
-            for condition in d.reach:
-                for j, _ in condition:
-                    old, new = group[j], group[i]
-                    group = [new if g == old else g for g in group]
-        return [self._count([i for i, g in enumerate(group) if g == label]) for label in dict.fromkeys(group)]
-
-    def _count(self, members: list[int]) -> tuple[tuple[int, ...], list[tuple[int, ...]], list[int]]:
-        conditional = [self.decisions[i] for i in members if () not in self.decisions[i].reach]
-        parents = tuple(sorted({j for d in conditional for condition in d.reach for j, _ in condition}))
-        sizes = [len(self.decisions[j]) for j in parents]
-        if math.prod(sizes) > ENUMERABLE:
-            raise SpaceError("choices are nested too deeply into each other to be counted")
-        rows = np.zeros((math.prod(sizes), len(self.decisions)), np.int16)
-        if parents:
-            rows[:, list(parents)] = np.indices(sizes).reshape(len(parents), -1).T
-        reached = self.reached(rows)
-        assignments: dict[tuple[int, ...], int] = {}
-        for row, there in zip(rows.tolist(), reached.tolist(), strict=True):
-            own = tuple(row[j] if there[j] else -1 for j in parents)
-            free = (len(self.decisions[i]) for i in members if i not in parents and there[i])
-            assignments[own] = math.prod(free)
-        return parents, list(assignments), list(assignments.values())
+    def _by_depth(self) -> list[int]:
+        return order_by_reach(self.decisions)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .choices import Selection, active
+from .tracer import evaluating
 
 
 def first_line(error: BaseException) -> str:
@@ -17,7 +20,7 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def locate_failure(network: nn.Module, inputs: Sequence[Tensor]) -> str:
+def locate_failure(network: nn.Module, inputs: Sequence[Tensor], chosen: Mapping[nn.Module, int]) -> str:
     """Run the network again and name the innermost module that fails, with what it was given."""
     inside: list[tuple[str, nn.Module, str]] = []
 
@@ -32,9 +35,10 @@ def locate_failure(network: nn.Module, inputs: Sequence[Tensor]) -> str:
         for path, module in network.named_modules():
             stack.callback(module.register_forward_pre_hook(partial(enter, path)).remove)
             stack.callback(module.register_forward_hook(leave).remove)
+        for context in (active(Selection(chosen)), evaluating(network), torch.no_grad()):
+            stack.enter_context(context)
         try:
-            with torch.no_grad():
-                network(*inputs)
+            network(*(tensor.clone() for tensor in inputs))
         except Exception:  # the user's forward may raise anything; `inside` says where
             path, module, shapes = inside[-1]
             return f"module {path or 'the network itself'!r} ({type(module).__name__}) fails on {shapes or 'its input'}"

@@ -11,6 +11,9 @@ from .graph import Graph
 class Flow:
     """For each value of a run: the nearest watched calls that its data, or at least its shape, come from.
 
+    Args:
+        nodes: position in `graph.calls` -> node; calls left out are seen through.
+
     Attributes:
         data, shape: value id -> nodes, where the output of a watched call counts as that call alone.
         inner_data, inner_shape: the same, but for the output of a watched call what it was made of.
@@ -18,7 +21,7 @@ class Flow:
     """
 
     def __init__(self, graph: Graph, nodes: Mapping[int, int]) -> None:
-        exits = {value: nodes[at] for at, call in enumerate(graph.calls) for value in call.outputs}
+        exits = {value: v for at, v in nodes.items() for value in graph.calls[at].outputs}
         self.data: dict[int, frozenset[int]] = {i: frozenset() for i in graph.constants}
         self.shape: dict[int, frozenset[int]] = dict(self.data)
         self.inner_data: dict[int, frozenset[int]] = dict(self.data)
@@ -32,7 +35,7 @@ class Flow:
                 self.inner_data[out.id], self.inner_shape[out.id] = data, shape
                 own = frozenset({exits[out.id]}) if out.id in exits else None
                 self.data[out.id], self.shape[out.id] = own or data, own or shape
-        self.order = [(at, nodes[at]) for at in _inner_first(graph)]
+        self.order = [(at, nodes[at]) for at in _inner_first(graph) if at in nodes]
 
 
 def _inner_first(graph: Graph) -> list[int]:

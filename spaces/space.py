@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..cache import Cache
+from ..errors import HwnasError
 from .architecture import Architecture
 from .description import Decision, SpaceDescription, SpaceError, Workload
 from .encoding import Codes, Encoding
@@ -24,9 +25,10 @@ class SearchSpace:
     """A search space.
 
     Args:
-        factory: a callable that returns the supernet, or a module.
+        factory: a callable that returns a new supernet, or a module (which is copied, never changed).
         input_shape: shape of the input without batch; a tuple of shapes for several inputs.
-        example_inputs: instead of `input_shape`, tensors with batch first: for token ids and other types.
+        example_inputs: instead of `input_shape`, tensors with batch first: for token ids and other types. Those whose
+            first dimension is not the first tensor's (a mask, a table of positions) are the same at every batch.
         name: the name that its architectures carry; by default the supernet's class.
         arguments: the parameters it was built with, for the record.
         cache_id: identifies factory, arguments and code of a built-in space, so that its description may be read from
@@ -126,7 +128,9 @@ class SearchSpace:
             return [torch.randn(batch, *shape, generator=generator) for shape in self.input_shapes]
         given = self.example_inputs
         tensors = [given] if isinstance(given, torch.Tensor) else list(given or ())
-        return [torch.cat([t[:1]] * batch) if t.ndim and t.shape[0] != batch else t for t in tensors]
+        given_batch = tensors[0].shape[:1] if tensors else ()
+        has_batch = [t.ndim > 0 and t.shape[:1] == given_batch and t.shape[0] != batch for t in tensors]
+        return [torch.cat([t[:1]] * batch) if own else t for t, own in zip(tensors, has_batch, strict=True)]
 
     def supernet(self) -> nn.Module:
         """A new supernet (a copy, where the space was given a module)."""
@@ -134,7 +138,14 @@ class SearchSpace:
 
         from torch import nn
 
-        supernet = copy.deepcopy(self.factory) if isinstance(self.factory, nn.Module) else self.factory()
+        from .failures import first_line
+
+        try:
+            supernet = copy.deepcopy(self.factory) if isinstance(self.factory, nn.Module) else self.factory()
+        except HwnasError:
+            raise
+        except Exception as error:  # the user's constructor may raise anything
+            raise SpaceError(f"space {self.name!r}: its supernet cannot be built: {first_line(error)}") from error
         if not isinstance(supernet, nn.Module):
             raise SpaceError(f"space {self.name!r}: the factory returned a {type(supernet).__name__}, not an nn.Module")
         return supernet
@@ -146,7 +157,9 @@ class SearchSpace:
             architecture: checked against the space.
             supernet: take a copy of its weights; without it the network is initialised afresh.
         """
-        return self.assemble(architecture, supernet or self.supernet(), copied=supernet is not None)
+        if supernet is None:
+            return self.assemble(architecture, self.supernet(), copied=False)
+        return self.assemble(architecture, supernet, copied=True)
 
     def assemble(self, architecture: Architecture, supernet: nn.Module, *, copied: bool) -> nn.Module:
         """As `build`, from this supernet's own modules; `copied=False` shares them."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
@@ -28,6 +29,11 @@ class Structure:
     choices: Mapping[str, Choice]
     fixed: Mapping[str, nn.Module]
 
+    @cached_property
+    def watched(self) -> Mapping[str, nn.Module]:
+        """Path -> module of the choices and the fixed modules."""
+        return {**self.choices, **self.fixed}
+
     def selection(self, codes: Mapping[int, int]) -> dict[nn.Module, int]:
         """choice module -> candidate number; decisions left out use their first candidate."""
         return {choice: codes.get(d, 0) for choice, d in self.decision_of.items()}
@@ -38,11 +44,15 @@ def holds_choice(module: nn.Module) -> bool:
     return any(isinstance(m, LayerChoice | InputChoice) for m in module.modules())
 
 
-def read_structure(supernet: nn.Module) -> Structure:
+def read_structure(supernet: nn.Module, called: Collection[nn.Module] = ()) -> Structure:
     """Find the choices of a supernet.
 
+    Args:
+        supernet: any module.
+        called: modules that a run has called; where the parts of a module are called without it, `fixed` has the parts.
+
     Raises:
-        SpaceError: there is none, or choices of the same label have different candidates.
+        SpaceError: there is none, choices of the same label have different candidates, or one is inside the other.
     """
     found = list(_occurrences(supernet, "", ()))
     choices: dict[str, Choice] = {}
@@ -56,11 +66,15 @@ def read_structure(supernet: nn.Module) -> Structure:
     labels = {choice: choice.label or path for path, choice in choices.items()}
     numbers = {label: i for i, label in enumerate(dict.fromkeys(labels.values()))}
     reach: dict[str, dict[tuple[tuple[int, int], ...], None]] = {label: {} for label in numbers}
-    for _, choice, inside in found:
+    for path, choice, inside in found:
         condition = tuple((numbers[labels[outer]], candidate) for outer, candidate in inside)
+        if any(labels[outer] == labels[choice] for outer, _ in inside):
+            raise SpaceError(
+                f"choice {labels[choice]!r} is nested in itself at {path!r}: give the inner one another label"
+            )
         reach[labels[choice]][condition] = None
     decisions = tuple(_decision(label, [c for c in labels if labels[c] == label], reach[label]) for label in numbers)
-    fixed = {module: path for path, module in reversed(list(_fixed(supernet, "")))}
+    fixed = {module: path for path, module in reversed(list(_fixed(supernet, "", frozenset(called))))}
     fixed_paths = {path: module for module, path in reversed(fixed.items())}
     return Structure(decisions, {c: numbers[labels[c]] for c in labels}, choices, fixed_paths)
 
@@ -91,17 +105,18 @@ def _occurrences(module: nn.Module, path: str, inside: Inside) -> Iterator[tuple
         if child is None:
             continue
         below = f"{path}.{name}" if path else name
-        deeper = (*inside, (module, module.names.index(name))) if isinstance(module, LayerChoice) else inside
+        deeper = (*inside, (module, module.child_names.index(name))) if isinstance(module, LayerChoice) else inside
         yield from _occurrences(child, below, deeper)
 
 
-def _fixed(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+def _fixed(module: nn.Module, path: str, called: Collection[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(module, InputChoice):
         return
     for name, child in module.named_children():
         below = f"{path}.{name}" if path else name
-        if holds_choice(child) or isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from _fixed(child, below)
+        only_parts = child not in called and any(part in called for part in child.modules())
+        if holds_choice(child) or isinstance(child, nn.ModuleList | nn.ModuleDict) or only_parts:
+            yield from _fixed(child, below, called)
         elif not isinstance(module, LayerChoice):
             yield below, child
 
