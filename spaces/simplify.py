@@ -16,6 +16,7 @@ _COPIES = frozenset({"clone", "alias", "detach", "lift_fresh", "contiguous"})
 _RESHAPES = frozenset({"view", "_unsafe_view", "_reshape_alias", "squeeze", "squeeze.dim", "squeeze.dims", "unsqueeze"})
 _SAME_SHAPE_IS_NOOP = _RESHAPES | {"expand", "slice.Tensor", "repeat", "split", "split.Tensor"}
 _LINEAR = frozenset({"addmm", "mm"})
+_ZEROS = frozenset({"zeros", "zeros_like", "new_zeros", "zero"})
 _FILLED = frozenset({"zeros", "ones", "full", "scalar_tensor", *SHAPE_ONLY}) - {"copy", "fill.Tensor"}
 
 
@@ -30,6 +31,7 @@ class _Simplifier:
         self.dependent = set(graph.dependent_ids())
         self.values = dict(graph.values)
         self.constants = dict(graph.constants)
+        self.zeros: set[int] = set()  # constants that are zero by construction, with or without data
         self.same: dict[int, int] = {}  # value id -> the id that stands for it now
         self.next_id = max(self.values, default=-1) + 1
 
@@ -71,6 +73,11 @@ class _Simplifier:
         for node in nodes:
             node = replace(node, args=map_refs(node.args, self.same), kwargs=self._map_kwargs(node))
             if self._folds(node):
+                self._note_zero(node)
+                continue
+            summand = self._other_than_zero(node)
+            if summand is not None:
+                self._replace(node.outputs[0].id, summand)
                 continue
             if _is_noop(node, self.values):
                 self._replace(node.outputs[0].id, node.input_ids[0])
@@ -84,6 +91,22 @@ class _Simplifier:
                 reshaped[node.outputs[0].id] = source
                 node = Node("view", (Ref(source), shape), {}, node.outputs, node.call)
             yield node
+
+    def _note_zero(self, node: Node) -> None:
+        if node.op in _ZEROS or (node.op in ("add.Tensor", "alias") and self.zeros.issuperset(node.input_ids)):
+            self.zeros.update(value.id for value in node.outputs)
+
+    def _other_than_zero(self, node: Node) -> int | None:
+        """What is added to zero: a sum over operators one of which was chosen to be none."""
+        if node.op not in ("add.Tensor", "sub.Tensor") or len(node.input_ids) != 2:
+            return None
+        first, second = node.input_ids
+        kept = first if second in self.zeros else second if first in self.zeros and node.op == "add.Tensor" else None
+        plain = kept == first or node.kwargs.get("alpha", 1) == 1
+        if kept is None or not plain:
+            return None
+        before, after = self.values[kept], node.outputs[0]
+        return kept if (before.shape, before.dtype) == (after.shape, after.dtype) else None
 
     def _map_kwargs(self, node: Node) -> dict[str, Any]:
         return {name: map_refs(arg, self.same) for name, arg in node.kwargs.items()}

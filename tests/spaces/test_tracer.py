@@ -297,3 +297,14 @@ def test_several_inputs_and_integers() -> None:
     graph = trace(module, [torch.zeros(2), torch.zeros(4, dtype=torch.int64)])
     assert [(value.shape, value.dtype) for value in graph.inputs] == [((2,), "float32"), ((4,), "int64")]
     assert [value.shape for value in graph.outputs] == [(2,), (4, 3)]
+
+
+def test_adding_zeros_costs_nothing():
+    class Sum(nn.Module):
+        def forward(self, x):
+            return torch.relu(x) + torch.zeros_like(x) + (torch.zeros_like(x) + torch.zeros_like(x))
+
+    graph = trace(Sum(), [torch.randn(1, 3, 4, 4)]).simplified()
+    assert [node.op for node in graph.nodes] == ["relu"]
+    meta = trace(Sum(), [torch.randn(1, 3, 4, 4, device="meta")]).simplified()
+    assert meta.digest() == graph.digest()
