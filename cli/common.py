@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ __all__ = [
     "one_line",
     "pairs",
     "replace_file",
+    "space_option",
     "to_json",
 ]
 
@@ -89,6 +91,11 @@ def load_space(spec: str, arguments: Iterable[str] | None) -> "SearchSpace":
     from ..spaces.registry import load_space as load
 
     return load(spec, pairs(arguments, "--space-arg"))
+
+
+def space_option(spec: str, arguments: Iterable[str] | None) -> str:
+    """``--space`` and ``--space-arg`` as given, for a command that is proposed to the user."""
+    return shlex.join([spec, *(part for argument in arguments or () for part in ("--space-arg", argument))])
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ import typer
 
 from ..profiler.table import LatencyTable
 from ..profiler.table_export import FORMATS, diff_tables, export_table, row_dict
-from ..profiler.table_schema import KINDS, PENDING, Row
-from ..profiler.table_space import import_table, space_keys, table_model
+from ..profiler.table_schema import KINDS, PENDING, WORKLOADS, Row
+from ..profiler.table_space import import_table, space_keys
 from .common import (
     Force,
     Json,
@@ -22,6 +22,7 @@ from .common import (
     examples,
     load_space,
     new_app,
+    space_option,
     to_json,
 )
 
@@ -39,7 +40,7 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where t
 def show(
     table: Table,
     sort: Annotated[str, typer.Option(metavar="COLUMN", help="key, op, latency or status; default: as measured.")] = "",
-    kind: Annotated[str, typer.Option(help="Only candidate, fixed, network or glue rows.")] = "",
+    kind: Annotated[str, typer.Option(help="candidate, fixed, network or glue; default: no networks.")] = "",
     quiet: Quiet = False,
     json_file: Json = None,
 ) -> None:
@@ -48,7 +49,7 @@ def show(
     if kind not in ("", *KINDS):
         raise UsageProblem(f"--kind {kind!r} is not one of {', '.join(KINDS)}")
     with LatencyTable.open(table) as opened:
-        rows = _sorted([row for row in opened.rows() if kind in ("", row.kind)], sort)
+        rows = _sorted([row for row in opened.rows() if row.kind in (WORKLOADS if kind == "" else (kind,))], sort)
         about = json.loads(opened.provenance.to_json())
         calibration, sessions = opened.calibration, opened.sessions()
     known = {name: value for name, value in about.items() if value not in ("", {}, None)}
@@ -56,7 +57,7 @@ def show(
     output.table(
         ("key", "latency", "low", "high", "visits", "runs", "status", "reason"),
         [(r.key, r.latency, r.low, r.high, r.visits, r.runs, r.status, r.reason) for r in rows],
-        title=f"{len(rows)} workloads, in {about['unit']}",
+        title=f"{len(rows)} rows, in {about['unit']}",
     )
     if calibration:
         output.table(("", "calibration"), [(name, _flat(value)) for name, value in calibration.items()])
@@ -86,6 +87,8 @@ def check(
 ) -> None:
     """Say which workloads of a space a table lacks; exit code 1 if there are any."""
     output = Output(quiet, json_file)
+    from ..predictors.lut import profile_command
+
     with LatencyTable.open(table) as opened:
         about = opened.provenance
         asked = load_space(space, space_arguments)
@@ -95,10 +98,9 @@ def check(
     doubts = []
     if missing:
         output.table(("missing", "reason"), [(key, reasons.get(key, "not measured")) for key in missing])
-        doubts.append(
-            f"{table} lacks {len(missing)} of {len(wanted)} workloads of {asked.name}; "
-            f"`hwnas profile --device {about.device} --space {space} --out {table}` measures them"
-        )
+        command = profile_command(about, asked, str(table), space_option(space, space_arguments))
+        mend = "" if about.device == "imported" else f"; `{command}` measures them"
+        doubts.append(f"{table} lacks {len(missing)} of {len(wanted)} workloads of {asked.name}{mend}")
     elif about.fingerprint not in ("", asked.fingerprint):
         doubts.append(f"{table} was measured for another space ({about.fingerprint}, not {asked.fingerprint})")
     else:
@@ -118,10 +120,11 @@ def range_(
 ) -> None:
     """The smallest, largest and mean latency that a table predicts for a space."""
     output = Output(quiet, json_file)
-    with LatencyTable.open(table) as opened:
-        asked = load_space(space, space_arguments)
-        found = table_model(opened, asked).range
-        unit = opened.provenance.unit
+    from ..predictors.lut import LutPredictor
+
+    asked = load_space(space, space_arguments)
+    predictor = LutPredictor.load(table, asked, space_option=space_option(space, space_arguments))
+    found, unit = predictor.model.range, predictor.unit
     smallest, largest = asked.decode(np.stack([found.smallest, found.largest]))
     output.table(
         ("", unit, "architecture"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .table import LatencyTable
-from .table_schema import PENDING, Row, TableError
+from .table_schema import PENDING, WORKLOADS, Row, TableError
 
 COLUMNS = ("key", "op", "latency", "unit", "low", "high", "visits", "runs", "status", "reason")
 FORMATS = ("csv", "json", "parquet", "yaml")
@@ -29,7 +29,7 @@ class Exported:
 
 
 def export_table(table: LatencyTable, out: str | Path, format: str, *, force: bool = False) -> Exported:
-    """Write the finished rows of a table to a file of one of `FORMATS`.
+    """Write the finished workloads of a table (whole networks left out) to a file of one of `FORMATS`.
 
     Raises:
         TableError: an unknown format, a file that exists (unless ``force``) or cannot be written, a package that is
@@ -90,7 +90,7 @@ def row_dict(row: Row) -> dict[str, Any]:
 
 
 def _finished(table: LatencyTable) -> tuple[list[Row], list[str]]:
-    rows = table.rows()
+    rows = [row for row in table.rows() if row.kind in WORKLOADS]
     return [row for row in rows if row.status != PENDING], [row.key for row in rows if row.status == PENDING]
 
 
@@ -133,7 +133,8 @@ def _yaml(table: LatencyTable) -> tuple[bytes, int, list[str]]:
     from .yaml_tables import export_yaml
 
     text, left_out = export_yaml(table)
-    return text.encode(), len(table.rows()) - len(left_out), left_out
+    workloads = sum(row.kind in WORKLOADS for row in table.rows())
+    return text.encode(), workloads - len(left_out), left_out
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,11 @@ class Difference:
 
 
 def diff_tables(a: LatencyTable, b: LatencyTable) -> Difference:
-    """Compare two tables key by key; raises TableError where their units differ."""
+    """Compare the workloads of two tables key by key; raises TableError where their units differ."""
     if a.provenance.unit != b.provenance.unit:
         units = f"{a.path} is in {a.provenance.unit}, {b.path} in {b.provenance.unit}"
         raise TableError(f"{units}: they cannot be compared")
-    ours, theirs = a.values(), b.values()
+    ours, theirs = _latencies(a), _latencies(b)
     ratios = {key: theirs[key] / ours[key] for key in ours if ours[key] > 0 and theirs.get(key, 0.0) > 0}
     factor = statistics.median(ratios.values()) if ratios else None
     rest = [100 * (ratio / factor - 1) for ratio in ratios.values()] if factor else []
@@ -176,6 +177,10 @@ def diff_tables(a: LatencyTable, b: LatencyTable) -> Difference:
         only_in_b=tuple(key for key in theirs if key not in ours),
         provenance=_differences(a, b),
     )
+
+
+def _latencies(table: LatencyTable) -> dict[str, float]:
+    return {row.key: row.latency for row in table.rows() if row.kind in WORKLOADS and row.latency is not None}
 
 
 def _differences(a: LatencyTable, b: LatencyTable) -> dict[str, tuple[object, object]]:

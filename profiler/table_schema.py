@@ -20,6 +20,7 @@ Kind = Literal["candidate", "fixed", "network", "glue"]
 Status = Literal["ok", "unconverged", "failed"]
 KINDS: tuple[str, ...] = get_args(Kind)
 STATUSES: tuple[str, ...] = get_args(Status)
+WORKLOADS: tuple[str, ...] = ("candidate", "fixed", "glue")  # the others are whole networks
 PENDING = "pending"  # registered, perhaps visited, not finished
 
 SCHEMA = (

@@ -4,40 +4,21 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .table import LatencyTable
 from .table_export import check_new
-from .table_provenance import Provenance, TableMismatch
+from .table_provenance import Provenance
 from .table_schema import TableError, WorkloadRow
 from .yaml_tables import import_yaml, workload_row
 
 if TYPE_CHECKING:
     from ..spaces.space import SearchSpace
-    from .additive import AdditiveModel
 
 
 def space_keys(space: "SearchSpace", provenance: Provenance) -> list[str]:
     """Keys of a space's workloads under a table's settings, candidates first."""
-    batch, dtype = _conditions(provenance)
+    batch, dtype = provenance.settings.get("batch", 1), provenance.settings.get("dtype", "fp32")
+    if not isinstance(batch, int) or not 1 <= batch <= 1_000_000 or not isinstance(dtype, str):
+        raise TableError(f"the table's settings cannot be used: batch {batch!r}, dtype {dtype!r}")
     return [workload.key(batch, dtype) for workload in space.workloads(batch)]
-
-
-def table_model(table: LatencyTable, space: "SearchSpace") -> "AdditiveModel":
-    """The additive prediction of a table for a space, with the table's calibration.
-
-    Raises:
-        TableMismatch: the table was measured for another space.
-        MissingKeys: it lacks workloads of this one.
-    """
-    from .additive import AdditiveModel
-
-    provenance = table.provenance
-    if provenance.fingerprint not in ("", space.fingerprint):
-        raise TableMismatch(table.path, "fingerprint", provenance.fingerprint, space.fingerprint)
-    batch, dtype = _conditions(provenance)
-    calibration = table.calibration or {}
-    return AdditiveModel.from_values(
-        space.encoding, space.describe(batch), table.values(), dtype=dtype, live=bool(calibration.get("live", True))
-    ).scaled(float(calibration.get("factor", 1.0)), float(calibration.get("extra", 0.0)))
 
 
 def import_table(
@@ -79,10 +60,3 @@ def import_table(
         temporary.unlink(missing_ok=True)
         raise TableError(f"{out} cannot be written: {error.strerror}") from error
     return count, lacking
-
-
-def _conditions(provenance: Provenance) -> tuple[int, str]:
-    batch, dtype = provenance.settings.get("batch", 1), provenance.settings.get("dtype", "fp32")
-    if not isinstance(batch, int) or not 1 <= batch <= 1_000_000 or not isinstance(dtype, str):
-        raise TableError(f"the table's settings cannot be used: batch {batch!r}, dtype {dtype!r}")
-    return batch, dtype

@@ -12,7 +12,7 @@ import yaml
 
 from .table import LatencyTable
 from .table_provenance import Provenance
-from .table_schema import Row, TableError, WorkloadRow, number, one_line, whole
+from .table_schema import WORKLOADS, Row, TableError, WorkloadRow, number, one_line, whole
 from .yaml_keys import BLOCK, TextKey, parse_key, shapes_of, text_key
 
 MAX_FILE = 8 * 2**20
@@ -196,7 +196,7 @@ def workload_row(key: str, op: str, shapes: str, info: Mapping[str, Any], *, fix
 
 
 def export_yaml(table: LatencyTable) -> tuple[str, list[str]]:
-    """A table as YAML lookup table, and the keys of the rows that have no place in one.
+    """A table's workloads as YAML lookup table, and the keys of those that have no place in one.
 
     Imported rows are written as they were. For measured ones mean is the latency (the low end), count the runs, and
     std half the width of the interval.
@@ -207,8 +207,8 @@ def export_yaml(table: LatencyTable) -> tuple[str, list[str]]:
     if table.provenance.unit != "ms":
         raise TableError(f"{table.path} is in {table.provenance.unit}; a YAML lookup table holds milliseconds")
     entries: dict[TextKey, YamlEntry] = {}
-    left_out = []
-    for row in table.rows():
+    left_out: list[str] = []
+    for row in (row for row in table.rows() if row.kind in WORKLOADS):
         entry = _from_row(row)
         if entry is None:
             left_out.append(row.key)

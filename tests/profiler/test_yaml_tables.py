@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hwnas.profiler.table import LatencyTable, Provenance, TableError, WorkloadRow
-from hwnas.profiler.table_export import COLUMNS, export_table
-from hwnas.profiler.table_space import import_table, table_model
+from hwnas.predictors.lut import LutPredictor
+from hwnas.profiler.table import LatencyTable, TableError, WorkloadRow
+from hwnas.profiler.table_space import import_table
 from hwnas.profiler.yaml_keys import BLOCK, KINDS, TextKey, parse_key, shapes_of, text_key
 from hwnas.profiler.yaml_tables import YamlEntry, dump_yaml, export_yaml, import_yaml, match, parse_yaml
 from hwnas.spaces.registry import load_space
@@ -238,7 +236,7 @@ def test_the_built_in_space_is_in_the_published_table(shared: Path, tmp_path: Pa
     with LatencyTable.open(out) as table:
         assert table.missing(w.key() for w in space.workloads()) == []
         assert sum(row.key.startswith(BLOCK) for row in table.rows()) == 2  # kernels 5 and 7 of the first block
-        found = table_model(table, space).range
+        found = LutPredictor.from_table(table, space).model.range
         text, left_out = export_yaml(table)
     assert (round(found.min, 2), round(found.max, 2), round(found.mean, 2)) == (29.61, 191.03, 113.99)
     assert (text, left_out) == ((shared / "luts" / "mobile_trim.yaml").read_text(), [])
@@ -249,84 +247,3 @@ def test_a_classifier_that_could_be_two_entries_is_refused() -> None:
     info = {"op": "linear", "role": "classifier", "in": [8], "out": [10]}
     with pytest.raises(TableError, match="could be Logits-input:7x7x8-output:10 or Logits-input:4x4x8-output:10"):
         match(parse_yaml(lines, "x"), [WorkloadRow("linear 8->10", "linear", "fixed", info)])
-
-
-# -- measured tables
-
-
-@pytest.fixture
-def measured(tmp_path: Path) -> Any:
-    with LatencyTable.create(tmp_path / "m.db", Provenance(device="cpu", unit="ms")) as table:
-        conv = {"op": "conv", "role": "first_conv", "in": [3, 224, 224], "out": [32, 112, 112]}
-        table.register([WorkloadRow("conv 1", "conv", "fixed", conv), WorkloadRow("other", "attention")])
-        table.register([WorkloadRow(f"x, {i}", '"op"') for i in range(3)])
-        table.finish("conv 1", latency=2.0, low=1.5, high=2.5, runs=7)
-        table.finish("other", latency=0.1 + 0.2, status="unconverged", reason='it, said "no"')
-        table.finish("x, 0", status="failed", reason="crashed")
-        yield table
-
-
-def test_measured_rows_in_yaml(measured: LatencyTable) -> None:
-    text, left_out = export_yaml(measured)
-    assert text == f"{CONV}:\n  count: 7\n  mean: 2.0\n  std: 0.5\n"
-    assert left_out == ["other", "x, 0", "x, 1", "x, 2"]
-
-
-def test_csv_has_exactly_the_promised_columns(measured: LatencyTable, tmp_path: Path) -> None:
-    done = export_table(measured, tmp_path / "t.csv", "csv")
-    assert (done.rows, done.left_out) == (3, ("x, 1", "x, 2"))
-    with (tmp_path / "t.csv").open(newline="") as file:
-        lines = list(csv.reader(file))
-    assert ",".join(lines[0]) == "key,op,latency,unit,low,high,visits,runs,status,reason"
-    assert lines[1] == ["conv 1", "conv", "2.0", "ms", "1.5", "2.5", "0", "7", "ok", ""]
-    assert lines[2][2] == "0.30000000000000004"
-    assert lines[2][-2:] == ["unconverged", 'it, said "no"']
-    assert lines[3] == ["x, 0", '"op"', "", "ms", "", "", "0", "0", "failed", "crashed"]
-
-
-def test_json_and_parquet_hold_the_same(measured: LatencyTable, tmp_path: Path) -> None:
-    pq = pytest.importorskip("pyarrow.parquet")
-    export_table(measured, tmp_path / "t.json", "json")
-    export_table(measured, tmp_path / "t.parquet", "parquet")
-    content = json.loads((tmp_path / "t.json").read_text())
-    assert content["provenance"] == json.loads(measured.provenance.to_json())
-    read = pq.read_table(tmp_path / "t.parquet")
-    assert tuple(read.column_names) == COLUMNS
-    assert read.to_pylist() == [{name: row[name] for name in COLUMNS} for row in content["rows"]]
-    assert Provenance.from_json(read.schema.metadata[b"hwnas.provenance"].decode()) == measured.provenance
-
-
-def test_exports_overwrite_only_when_told(measured: LatencyTable, tmp_path: Path) -> None:
-    out = tmp_path / "t.csv"
-    out.write_text("precious")
-    with pytest.raises(TableError, match="exists"):
-        export_table(measured, out, "csv")
-    assert out.read_text() == "precious"
-    with pytest.raises(TableError, match="is the table itself"):
-        export_table(measured, measured.path, "csv", force=True)
-    with pytest.raises(TableError, match="is a folder"):
-        export_table(measured, tmp_path, "csv", force=True)
-    with pytest.raises(TableError, match="no folder"):
-        export_table(measured, tmp_path / "none" / "t.csv", "csv")
-    with pytest.raises(TableError, match="unknown format 'xls'"):
-        export_table(measured, tmp_path / "t.xls", "xls")
-    link = tmp_path / "link.csv"
-    link.symlink_to(tmp_path / "elsewhere.csv")
-    with pytest.raises(TableError, match="exists"):
-        export_table(measured, link, "csv")
-    export_table(measured, out, "csv", force=True)
-    assert out.read_text().startswith("key,op,")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.csv", "m.db", "t.csv"]
-
-
-def test_yaml_of_what_has_no_place_there(tmp_path: Path) -> None:
-    with (
-        LatencyTable.create(tmp_path / "f.db", Provenance(device="flops", unit="MMACs")) as table,
-        pytest.raises(TableError, match="MMACs"),
-    ):
-        export_yaml(table)
-    with LatencyTable.create(tmp_path / "c.db", Provenance(device="cpu", unit="ms")) as table:
-        table.register([WorkloadRow("a", "a")])
-        table.finish("a", latency=1)
-        with pytest.raises(TableError, match="none of its 1 rows"):
-            export_yaml(table)
