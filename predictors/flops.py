@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from .. import __version__
 from ..devices.base import Device
 from ..devices.flops import Flops
 from ..profiler.additive import MissingKeys
@@ -16,8 +14,9 @@ from ..profiler.artifacts import Lowerer
 from ..profiler.calibration import Calibration, Observed, calibrate
 from ..profiler.designs import designed
 from ..profiler.lowering import LoweringError
-from ..profiler.table import Provenance, Row, TableError
+from ..profiler.table import Row, TableError
 from ..spaces.space import SearchSpace
+from .agreement import provenance_of
 from .base import PredictorError
 from .lut import LutPredictor
 
@@ -50,8 +49,14 @@ class FlopsPredictor(LutPredictor):
             info = dict(workload.info)
             kind: Any = "fixed" if workload.fixed else "candidate"
             rows.append(Row(key, workload.op, kind, value, device.unit, value, value, 0, 0, "ok", "", info))
+        about = {"device": device.name, "unit": device.unit, "clock": device.clock}
         calibration = _calibrate(space, lowerer, device, values)
-        return cls(space, _provenance(space, device), rows, calibration.as_dict() if calibration else None)
+        return cls(
+            space,
+            provenance_of(device, space, device.format, about),
+            rows,
+            calibration.as_dict() if calibration else None,
+        )
 
     @classmethod
     def load(cls, path: str | Path, space: SearchSpace, *, space_option: str | None = None) -> Self:
@@ -74,18 +79,3 @@ def _calibrate(space: SearchSpace, lowerer: Lowerer, device: Device, values: dic
     except (LoweringError, MissingKeys, TableError):
         return None  # whole networks cannot be lowered: the sum over the modules is the count
     return found
-
-
-def _provenance(space: SearchSpace, device: Device) -> Provenance:
-    return Provenance(
-        device=device.name,
-        unit="MMACs",
-        settings=device.settings.as_dict(),
-        space=space.name,
-        space_arguments=space.arguments,
-        fingerprint=space.fingerprint,
-        lowering=device.format,
-        environment={"device": device.name, "unit": device.unit, "clock": device.clock},
-        version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )

@@ -213,7 +213,8 @@ class LutPredictor(Predictor):
 
 def profile_command(provenance: Provenance, space: SearchSpace, out: str, space_option: str | None) -> str:
     """The command that measures a space under a table's settings; into the table itself where it is of this space."""
-    parts = ["hwnas", "profile", "--device", provenance.device, "--space"]
+    device = "cpu" if provenance.device == "imported" else provenance.device
+    parts = ["hwnas", "profile", "--device", device, "--space"]
     if space_option is None:
         parts.append(space.name)
         for name, value in space.arguments.items():

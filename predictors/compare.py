@@ -1,0 +1,262 @@
+"""`compare`: whole networks measured now, beside what a predictor says of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..devices.base import Device
+from ..errors import HwnasError
+from ..profiler.artifacts import Lowerer
+from ..profiler.bench import AnyBench, describe, open_bench, open_session
+from ..profiler.calibration import refit_factor
+from ..profiler.designs import held_out
+from ..profiler.metrics import bootstrap, errors
+from ..profiler.networks import NetworkSet
+from ..profiler.progress import Progress, Silent
+from ..profiler.protocol import MeasuringProtocol, Timed, repeatability, wall_percentiles
+from ..profiler.table import LatencyTable
+from ..spaces.architecture import Architecture
+from .agreement import check_device, provenance_of
+from .base import Predictor
+from .comparison import ComparedNetwork, Comparison
+from .extremes import all_skip
+from .scratch import open_scratch
+
+VISITS = 20
+CALIBRATION_NETWORKS = 16
+"""So many of the table's networks are measured again, spread evenly over its latencies."""
+DRIFT = 10.0
+"""Percent of drift from which the table is called out of date."""
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What to compare.
+
+    Attributes:
+        out: folder for the results and the raw measurements; an unfinished run is resumed from there.
+        n: networks drawn uniformly. architectures: these instead, where given.
+        visits: of each network, spread over the whole run.
+        agent, agent_python: where the measuring process runs (see `Device.open`).
+    """
+
+    predictor: Predictor
+    device: Device
+    out: Path
+    n: int = 20
+    architectures: Sequence[Architecture] = ()
+    seed: int = 0
+    visits: int = VISITS
+    agent: str | None = None
+    agent_python: str | None = None
+    protocol: MeasuringProtocol = field(default_factory=MeasuringProtocol)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= 10_000:
+            raise HwnasError(f"the number of networks must be from 1 to 10000, not {self.n}")
+        if not 2 <= self.visits <= 10_000:
+            raise HwnasError(f"visits must be from 2 to 10000, not {self.visits}")
+        if not 0 <= self.seed < 2**63:
+            raise HwnasError(f"the seed must be a whole number from 0 on, not {self.seed}")
+
+
+def compare(request: CompareRequest, progress: Progress | None = None) -> Comparison:
+    """Measure whole networks, interleaved with the ones that calibrated the predictor, and compare.
+
+    Writes the raw samples (measurements.db) and the results (see `Comparison.write`) into the folder.
+
+    Raises:
+        HwnasError: predictor and device do not go together, or no network could be measured.
+    """
+    return _Compare(request, progress or Silent()).run()
+
+
+class _Compare:
+    def __init__(self, request: CompareRequest, progress: Progress) -> None:
+        self.request = request
+        self.progress = progress
+        self.start = time.monotonic()
+        self.predictor, self.device = request.predictor, request.device
+        self.space = self.predictor.space
+        self.origin = self.predictor.origin
+        self.protocol = replace(request.protocol, network_visits=request.visits)
+        self.doubts: list[str] = []
+        check_device(self.predictor, self.device)
+        settings = self.device.settings
+        self.networks = NetworkSet(Lowerer(self.space, self.device.format, settings.batch), settings.dtype)
+        self.then = self._calibration_networks()
+        self.calibration = self._add(list(self.then), "calibration")
+        self.extremes = self._extremes()
+        self.chosen = self._choose()
+
+    def run(self) -> Comparison:
+        self._choose_route()
+        device, request = self.device, self.request
+        with open_session(device, request.agent, request.agent_python) as session:
+            about = describe(device, session)
+            self.doubts += check_device(self.predictor, device, about)
+            provenance = provenance_of(
+                device, self.space, self.networks.lowerer.route, about, protocol=self.protocol.as_dict()
+            )
+            _make_folder(request.out)
+            wanted = {"seed": request.seed, "networks": sorted(self.networks.codes)}
+            with open_scratch(request.out / "measurements.db", provenance, wanted) as table:
+                table.register(self.networks.rows())
+                bench = open_bench(device, session, table, self.protocol, request.seed)
+                bench.progress = self.progress
+                bench.session_id = table.add_session({**about, "seed": request.seed, "begun": time.time()})
+                comparison = self._measure(bench, table)
+                table.add_record("finished", {"seconds": comparison.seconds})
+        comparison.write(request.out)
+        return comparison
+
+    # -- which networks
+
+    def _calibration_networks(self) -> dict[Architecture, float]:
+        """Networks to measure again -> their latency then."""
+        known = {a: ms for a, ms in (self.origin.networks if self.origin else {}).items() if ms is not None}
+        ordered = sorted(known, key=lambda a: known[a])
+        places = np.linspace(0, len(ordered) - 1, CALIBRATION_NETWORKS).round().astype(int) if ordered else ()
+        return {ordered[i]: known[ordered[i]] for i in dict.fromkeys(places)}
+
+    def _add(self, architectures: Sequence[Architecture], role: str) -> list[str]:
+        return self.networks.add(self.space.encode(architectures), role)
+
+    def _extremes(self) -> dict[str, str]:
+        """Name of each extreme -> its key."""
+        smallest, largest = self.predictor.extremes()
+        rows = {"smallest": smallest, "largest": largest}
+        skipping = all_skip(self.space.encoding, smallest)
+        if skipping is not None:
+            rows["all-skip"] = skipping
+        return {name: self.networks.add(row[None], "extreme")[0] for name, row in rows.items()}
+
+    def _choose(self) -> list[str]:
+        """Keys of the networks that the statistics are over."""
+        request = self.request
+        if request.architectures:
+            return list(dict.fromkeys(self._add(request.architectures, "given")))
+        used = list(self.origin.networks) if self.origin else []
+        extreme = np.array([self.networks.codes[key] for key in self.extremes.values()])
+        taken = np.concatenate([self.space.encode(used), extreme])
+        rows = held_out(self.space.encoding, request.n, request.seed, taken)
+        if not len(rows):
+            raise HwnasError(f"space {self.space.name!r} has no network that calibration has not used; give --arch")
+        if len(rows) < request.n:
+            self.doubts.append(f"only {len(rows)} networks are left that calibration has not used")
+        return self.networks.add(rows, "random")
+
+    def _choose_route(self) -> None:
+        """Networks are lowered as the table's were."""
+        lowerer = self.networks.lowerer
+        if self.origin is not None and self.origin.lowering:
+            lowerer.route = self.origin.lowering
+        else:
+            lowerer.choose_route(self.networks.architectures[self.chosen[0]], self.progress)
+
+    # -- measuring
+
+    def _measure(self, bench: AnyBench, table: LatencyTable) -> Comparison:
+        keys = list(self.networks.codes)
+        artifacts = {key: partial(self.networks.artifact, key) for key in keys}
+        loaded = bench.load(artifacts, "load networks")
+        estimates = bench.networks([key for key in keys if key in loaded])
+        with table.batch():
+            for key, e in estimates.items():
+                table.finish(key, latency=e.value, low=e.low, high=e.high)
+        reasons = {row.key: row.reason for row in table.rows("network") if row.status == "failed"}
+        failed = [(self.networks.architectures[k], reasons.get(k, "not measured")) for k in keys if k not in estimates]
+        self.doubts += [f"left out, not measured: {a.short()}: {reason}" for a, reason in failed]
+        latency = {key: e.value for key, e in estimates.items()}
+        if not any(key in latency for key in self.chosen):
+            raise HwnasError(f"none of the networks could be measured: {failed[0][1]}")
+        return self._compare(latency, table.all_visits(), failed, bench.conditions())
+
+    def _compare(
+        self,
+        latency: Mapping[str, float],
+        visits: Mapping[str, Sequence[Timed]],
+        failed: Sequence[tuple[Architecture, str]],
+        conditions: Mapping[str, Any],
+    ) -> Comparison:
+        factor, drift, count = self._refit(latency)
+        if drift is not None and abs(drift) > DRIFT:
+            self.doubts.append(f"calibration networks take {drift:+.1f} % since the table was made: profile anew")
+        predicted = dict(zip(self.networks.codes, self._predictions(), strict=True))
+        compared = {
+            key: ComparedNetwork(
+                self.networks.architectures[key],
+                predicted[key],
+                None if factor is None else factor * predicted[key],
+                ms,
+                *(wall_percentiles(visits[key]) if key in visits else (None, None)),
+            )
+            for key, ms in latency.items()
+        }
+        networks = [compared[key] for key in self.chosen if key in compared]
+        measured = np.array([n.measured for n in networks])
+        plain = np.array([n.predicted for n in networks])
+        rng = np.random.default_rng(self.request.seed)
+        intervals = dict(bootstrap(plain, measured, rng))
+        refitted = None
+        if factor is not None:
+            refitted = errors(factor * plain, measured)
+            intervals["mape_refitted"] = bootstrap(factor * plain, measured, rng)["mape"]
+        return Comparison(
+            device=self.device.name,
+            settings=self.device.settings.as_dict(),
+            space=self.space.name,
+            unit=self.predictor.unit,
+            seed=self.request.seed,
+            networks=networks,
+            extremes={name: compared[key] for name, key in self.extremes.items() if key in compared},
+            errors=errors(plain, measured),
+            refitted=refitted,
+            intervals=intervals,
+            factor=factor,
+            drift=drift,
+            noise=self._noise([key for key in self.chosen if key in latency], visits),
+            calibration_networks=count,
+            failed=failed,
+            conditions=conditions,
+            doubts=self.doubts,
+            seconds=time.monotonic() - self.start,
+        )
+
+    def _predictions(self) -> list[float]:
+        rows = np.stack(list(self.networks.codes.values()))
+        return self.predictor.predict_codes(rows).tolist()
+
+    def _refit(self, latency: Mapping[str, float]) -> tuple[float | None, float | None, int]:
+        """Factor for the predictions, drift in percent, and the number of calibration networks behind both."""
+        if self.device.exact:
+            return 1.0, 0.0, 0
+        then = dict(zip(self.calibration, self.then.values(), strict=True))
+        keys = [key for key in then if key in latency]
+        if not keys:
+            return None, None, 0
+        now = np.array([latency[key] for key in keys])
+        predicted = self.predictor.predict_codes(np.stack([self.networks.codes[key] for key in keys]))
+        drift = refit_factor(np.array([then[key] for key in keys]), now) - 1
+        return refit_factor(predicted, now), 100 * drift, len(keys)
+
+    def _noise(self, keys: Sequence[str], visits: Mapping[str, Sequence[Timed]]) -> float | None:
+        if self.device.exact:
+            return 0.0
+        each = [repeatability(visits[key], self.device.clock, self.protocol) for key in keys]
+        return 100 * math.sqrt(sum(e * e for e in each) / len(each))
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HwnasError(f"{path} cannot be made: {error.strerror}: {error.filename}") from error
