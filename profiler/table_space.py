@@ -1,13 +1,14 @@
 """A latency table and a search space: which workloads it covers, and tables imported for a space."""
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .table_export import check_new
 from .table_provenance import Provenance
 from .table_schema import TableError, WorkloadRow
-from .yaml_tables import import_yaml, workload_row
+from .yaml_tables import IMPORTED, import_yaml, workload_row
 
 if TYPE_CHECKING:
     from ..spaces.space import SearchSpace
@@ -42,16 +43,10 @@ def import_table(
     if temporary.exists():
         temporary.unlink()
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with import_yaml(
-        source,
-        temporary,
-        workloads=rows,
-        space=space.name if space else "",
-        fingerprint=space.fingerprint if space else "",
-        space_arguments=space.arguments if space else {},
-        version=__version__,
-        created=now,
-    ) as table:
+    about = replace(IMPORTED, version=__version__, created=now)
+    if space is not None:
+        about = replace(about, space=space.name, space_arguments=space.arguments, fingerprint=space.fingerprint)
+    with import_yaml(source, temporary, workloads=rows, about=about) as table:
         count, lacking = len(table.rows()), table.missing(row.key for row in rows)
     try:
         out.with_name(out.name + "-journal").unlink(missing_ok=True)  # of the file that is replaced

@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from .table_schema import WORKLOADS, Row, TableError, WorkloadRow, number, one_l
 from .yaml_keys import BLOCK, TextKey, parse_key, shapes_of, text_key
 
 MAX_FILE = 8 * 2**20
+IMPORTED = Provenance(device="imported", unit="ms", settings={"batch": 1, "dtype": "fp32"})
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -107,15 +108,7 @@ def _float(value: float) -> str:
 
 
 def import_yaml(
-    source: str | Path,
-    out: str | Path,
-    *,
-    workloads: Sequence[WorkloadRow] = (),
-    space: str = "",
-    fingerprint: str = "",
-    space_arguments: Mapping[str, Any] | None = None,
-    version: str = "",
-    created: str = "",
+    source: str | Path, out: str | Path, *, workloads: Sequence[WorkloadRow] = (), about: Provenance = IMPORTED
 ) -> LatencyTable:
     """Make a table of device ``imported`` from a YAML lookup table.
 
@@ -126,7 +119,7 @@ def import_yaml(
         out: the table to be made; it must not exist.
         workloads: of a search space. Entries that stand for one of them get its key (see `match`), the others keep
             their text key.
-        space, fingerprint, space_arguments, version, created: go into the provenance.
+        about: provenance, to which the file's name and digest are added; for its space, version and date.
 
     Raises:
         TableError: the file cannot be read or holds anything that `parse_yaml` refuses, or ``out`` exists.
@@ -138,17 +131,7 @@ def import_yaml(
     except UnicodeDecodeError as error:
         raise TableError(f"{source} is not a lookup table: not UTF-8 text ({error.reason})") from error
     origin = {"imported": "proxylessnas-yaml", "file": source.name, "sha256": hashlib.sha256(data).hexdigest()}
-    provenance = Provenance(
-        device="imported",
-        unit="ms",
-        settings={"batch": 1, "dtype": "fp32"},
-        space=space,
-        space_arguments=dict(space_arguments or {}),
-        fingerprint=fingerprint,
-        environment=origin,
-        version=version,
-        created=created,
-    )
+    provenance = replace(about, environment={**about.environment, **origin})
     named = match(entries, workloads)
     table = LatencyTable.create(out, provenance, resume=False)
     try:
