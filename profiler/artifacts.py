@@ -20,7 +20,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever lowering emits something else for the same operators."""
 
 

@@ -17,6 +17,23 @@ _RESHAPES = frozenset({"view", "_unsafe_view", "_reshape_alias", "squeeze", "squ
 _SAME_SHAPE_IS_NOOP = _RESHAPES | {"expand", "slice.Tensor", "repeat", "split", "split.Tensor"}
 _LINEAR = frozenset({"addmm", "mm"})
 _ZEROS = frozenset({"zeros", "zeros_like", "new_zeros", "zero"})
+_KEEP_ZERO = (
+    frozenset(
+        {
+            "add.Tensor",
+            "mul.Tensor",
+            "relu",
+            "avg_pool2d",
+            "avg_pool1d",
+            "mean.dim",
+            "max_pool2d_with_indices",
+            "silu",
+            "gelu",
+        }
+    )
+    | _COPIES
+    | _RESHAPES
+)
 _FILLED = frozenset({"zeros", "ones", "full", "scalar_tensor", *SHAPE_ONLY}) - {"copy", "fill.Tensor"}
 
 
@@ -93,7 +110,7 @@ class _Simplifier:
             yield node
 
     def _note_zero(self, node: Node) -> None:
-        if node.op in _ZEROS or (node.op in ("add.Tensor", "alias") and self.zeros.issuperset(node.input_ids)):
+        if node.op in _ZEROS or (node.op in _KEEP_ZERO and self.zeros.issuperset(node.input_ids)):
             self.zeros.update(value.id for value in node.outputs)
 
     def _other_than_zero(self, node: Node) -> int | None:
