@@ -22,7 +22,10 @@ from .messages import Interrupted, one_line
 COMMANDS = {
     "devices": "Which devices can be used here; for the others the reason and the mend.",
     "spaces": "Built-in search spaces: size, choices, workloads.",
+    "profile": "Measure the operators of a space on a device: a latency table.",
     "table": "Show, check, compare, export and import latency tables.",
+    "predict": "Predict the latency of architectures.",
+    "compare": "Set predicted against measured latency of whole networks.",
 }
 
 # Typer's own classes of these names, or click's, which older versions build on.
