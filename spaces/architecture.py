@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -109,5 +109,7 @@ def _is_indices(value: object) -> bool:
 
 def _natural(label: str) -> tuple[Any, ...]:
     """Sort key in which `stages.0.10` follows `stages.0.9`."""
-    pieces: Iterable[str] = re.split(r"(\d+)", label)
-    return tuple((1, int(p), "") if p.isdigit() else (0, 0, p) for p in pieces)
+    pieces = re.split(r"([0-9]+)", label)
+    numbers = [(1, len(p.lstrip("0")), p.lstrip("0")) for p in pieces[1::2]]
+    texts = [(0, 0, p) for p in pieces[::2]]
+    return (*(part for pair in zip(texts, [*numbers, ()], strict=True) for part in pair), label)

@@ -79,13 +79,14 @@ class LayerChoice(nn.Module):
             raise ChoiceError("LayerChoice got no candidates; give it at least one module")
         self.label = _checked_label(label)
         self.names: tuple[str, ...] = tuple(named)
+        self.child_names: tuple[str, ...] = ()  # set before children are added, whose names must not be this one
         for name, module in named.items():
             if not isinstance(module, nn.Module):
                 raise ChoiceError(f"LayerChoice candidate {name!r} is a {type(module).__name__}, not an nn.Module")
             if not isinstance(name, str) or not name:
                 raise ChoiceError(f"LayerChoice candidate name {name!r} is not a text; choose another one")
             self.add_module(self._free_child_name(name), module)
-        self.child_names: tuple[str, ...] = tuple(self._modules)
+        self.child_names = tuple(self._modules)
 
     def __getitem__(self, name: str | int) -> nn.Module:
         return self._candidate(self.names[name] if isinstance(name, int) else name)

@@ -22,7 +22,7 @@ __all__ = ["Term", "liveness", "terms", "usage"]
 TERM_LIMIT = 2_000_000
 """Entries one term may have before it is too large to hold."""
 MERGE_LIMIT = 50_000
-"""Entries up to which a term takes in those that depend on fewer decisions."""
+"""Entries up to which a term takes in those that depend on no other decisions."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +53,31 @@ def terms(description: SpaceDescription, *, live: bool, classes: bool = False) -
         SpaceError: a node depends on more combinations than can be held.
     """
     dependence = Dependence(description)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for v, node in enumerate(description.nodes):
-        if any(w is not None for per_state in node.workloads for w in per_state):
-            groups.setdefault(dependence.decisions(v, live=live), []).append(v)
-    _merge(groups, dependence.sizes)
-    found = [_term(description, dependence, decisions, nodes, live) for decisions, nodes in groups.items()]
+    groups = _grouped(description, dependence, live)
+    found = [_term(description, dependence, decisions, nodes, live) for decisions, nodes in groups]
     return found if classes else [_expanded(term, description) for term in found]
 
 
-def _merge(groups: dict[tuple[int, ...], list[int]], sizes: list[int]) -> None:
-    for small in sorted(groups, key=len):
-        for large in groups:
-            fits = 0 < len(small) < len(large) and set(small) <= set(large)
-            if fits and math.prod(sizes[d] for d in large) <= MERGE_LIMIT:
-                groups[large] += groups.pop(small)
-                break
+def _grouped(
+    description: SpaceDescription, dependence: Dependence, live: bool
+) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Nodes with workloads, by the decisions these depend on; small groups join those that have all their decisions.
+
+    Large groups are of one decision's nodes each: to these, the candidates of the others mostly act alike.
+    """
+    groups: dict[tuple[tuple[int, ...], int | None], list[int]] = {}
+    for v, node in enumerate(description.nodes):
+        if any(w is not None for per_state in node.workloads for w in per_state):
+            groups.setdefault((dependence.decisions(v, live=live), node.decision), []).append(v)
+    merged: dict[tuple[int, ...], list[int]] = {}
+    large = []
+    for (decisions, _), nodes in sorted(groups.items(), key=lambda item: -len(item[0][0])):
+        if math.prod(dependence.sizes[d] for d in decisions) > MERGE_LIMIT:
+            large.append((decisions, nodes))
+            continue
+        host = next((d for d in merged if decisions and set(decisions) <= set(d)), decisions)
+        merged.setdefault(host, []).extend(nodes)
+    return [*merged.items(), *large]
 
 
 def _term(

@@ -10,30 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..spaces.choices import InputChoice, LayerChoice
+from ..spaces.choices import LayerChoice
 from ..spaces.space import SearchSpace
-
-
-class Zero(nn.Module):
-    """The operator "none"."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
-
-
-def conv(width: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, ReLU in place."""
-    parts = nn.Conv2d(width, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
-    return nn.Sequential(*parts)
-
-
-class Head(nn.Sequential):
-    """Pooled over what is left of the image, whatever its size, then ten classes."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+from .zoo_graphs import Darts, Graph, Head, Nested, Shared, Strided, Zero, conv
 
 
 class _Residual(nn.Module):
@@ -129,99 +109,6 @@ class _Audio(nn.Module):
         return torch.as_tensor(self.head(self.layers(x).mean(-1)))
 
 
-def operators(width: int) -> dict[str, nn.Module]:
-    """Four that keep the shape, one of them without effect."""
-    return {
-        "none": Zero(),
-        "skip": nn.Identity(),
-        "conv": nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)),
-        "pool": nn.AvgPool2d(3, 1, 1),
-    }
-
-
-class _Cell(nn.Module):
-    """Two nodes after DARTS: an operator on every edge, two of the edges into a node chosen; tied over the cells."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.edges = nn.ModuleDict(
-            {f"{i}-{n}": LayerChoice(operators(width), label=f"{i}-{n}") for n in (2, 3) for i in range(n)}
-        )
-        self.inputs = nn.ModuleDict({str(n): InputChoice(n, 2, label=f"inputs{n}") for n in (2, 3)})
-        self.merge = nn.Conv2d(2 * width, width, 1)
-
-    def forward(self, previous: Tensor, x: Tensor) -> Tensor:
-        nodes = [previous, x]
-        for n in (2, 3):
-            nodes.append(self.inputs[str(n)]([self.edges[f"{i}-{n}"](nodes[i]) for i in range(n)]))
-        return torch.as_tensor(self.merge(torch.cat(nodes[2:], 1)))
-
-
-class _Darts(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.cells = nn.ModuleList(_Cell(4) for _ in range(2))
-        self.head = Head(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        previous = x = self.stem(x)
-        for cell in self.cells:
-            previous, x = x, cell(previous, x)
-        return torch.as_tensor(self.head(x))
-
-
-class _Graph(nn.Module):
-    """Inputs chosen for every reduction; some nodes end up unused, and the concatenation varies in width."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 4, 4, 3, padding=1) for i in range(4))
-        self.one = InputChoice(2, label="one")
-        self.mean = InputChoice(3, None, "mean", label="mean")
-        self.join = InputChoice(3, None, "concat", label="join")
-        self.listed = InputChoice(3, 2, "none", label="listed")
-        self.head = nn.Linear(1, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = self.convs[0](x)
-        b = self.convs[1](a)
-        c = self.convs[2](self.one([a, b]))
-        d = self.convs[3](self.mean([a, b, c]))
-        joined = self.join([b, c, d]).mean((1, 2, 3), keepdim=True)
-        first, second = self.listed([a, c, d])
-        return torch.as_tensor(self.head((joined + first * second).mean((1, 2)).mean(1, keepdim=True)))
-
-
-class _Nested(nn.Module):
-    """A choice inside a candidate: its own, tied over the cells, and under two parents by one label."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cells = nn.ModuleList(self._cell() for _ in range(2))
-        self.head = Head(3)
-
-    @staticmethod
-    def _cell() -> LayerChoice:
-        def kernel(label: str | None) -> LayerChoice:
-            return LayerChoice({f"k{k}": nn.Conv2d(3, 3, k, padding=k // 2) for k in (1, 3, 5)}, label=label)
-
-        deep = nn.Sequential(LayerChoice([nn.Identity(), nn.Sequential(nn.ReLU(), kernel("tied"))]), nn.Sigmoid())
-        return LayerChoice(
-            {
-                "plain": nn.Sequential(nn.ReLU(), kernel("tied")),
-                "double": nn.Sequential(kernel(None), nn.ReLU(), kernel("tied")),
-                "deep": deep,
-                "skip": nn.Identity(),
-            }
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        for cell in self.cells:
-            x = cell(x)
-        return torch.as_tensor(self.head(x))
-
-
 class _Gate(nn.Module):
     """Several inputs, one by name, and a number; two outputs, one of which may be the input as it is."""
 
@@ -245,45 +132,6 @@ class _Several(nn.Module):
         for gate in self.gates:
             x, y = gate(x, (y, x), gate=torch.sigmoid(y), scale=0.5)
         return torch.as_tensor(self.last(x.mean((2, 3)), y.mean((2, 3))))
-
-
-class _Shared(nn.Module):
-    """One choice and one convolution, each called twice, at two sizes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.op = LayerChoice({"conv": conv(3, 3), "pool": nn.MaxPool2d(3, 1, 1), "none": Zero()})
-        self.fixed = nn.Conv2d(3, 3, 1)
-        self.use = InputChoice(2)
-        self.head = Head(3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        large = self.op(self.fixed(x))
-        small = self.op(self.fixed(F.max_pool2d(x, 2)))
-        return torch.as_tensor(self.head(self.use([large, F.interpolate(small, scale_factor=2.0)])))
-
-
-class _Strided(nn.Module):
-    """Strides chosen, a shortcut that is called where the shapes ask for it, widths tied over two layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = LayerChoice({f"w{w}": nn.Conv2d(3, w, 1) for w in (4, 6)}, label="width")
-        self.second = LayerChoice({f"w{w}": nn.Conv2d(w, 4, 3, padding=1) for w in (4, 6)}, label="width")
-        self.strides = nn.ModuleList(LayerChoice({f"s{s}": conv(4, 4, 3, s) for s in (1, 2)}) for _ in range(3))
-        self.down = nn.MaxPool2d(2, ceil_mode=True)  # where its second call is, depends on the strides
-        self.shortcuts = nn.ModuleList(nn.Conv2d(4, 4, 1, 2) for _ in range(2))
-        self.head = Head(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.second(self.first(x))
-        for stride, shortcut in zip(self.strides, [*self.shortcuts, self.down], strict=True):
-            y = stride(x)
-            if y.shape == x.shape:
-                x = y + x
-            else:
-                x = y + shortcut(x) + self.down(x)
-        return torch.as_tensor(self.head(x))
 
 
 class _NeedsData(nn.Module):
@@ -326,12 +174,12 @@ ZOO: dict[str, Callable[[], SearchSpace]] = {
         _Transformer, example_inputs=torch.arange(24).reshape(2, 12), name="transformer"
     ),
     "audio": _space("audio", _Audio, (1, 200)),
-    "darts": _space("darts", _Darts, (3, 8, 8)),
-    "graph": _space("graph", _Graph, (3, 8, 8)),
-    "nested": _space("nested", _Nested, (3, 8, 8)),
+    "darts": _space("darts", Darts, (3, 8, 8)),
+    "graph": _space("graph", Graph, (3, 8, 8)),
+    "nested": _space("nested", Nested, (3, 8, 8)),
     "several": lambda: SearchSpace(_Several, ((3, 8, 8), (1, 8, 8)), name="several"),
-    "shared": _space("shared", _Shared, (3, 8, 8)),
-    "strided": _space("strided", _Strided, (3, 16, 16)),
+    "shared": _space("shared", Shared, (3, 8, 8)),
+    "strided": _space("strided", Strided, (3, 16, 16)),
     "needs-data": _space("needs-data", _NeedsData, (16,)),
     "instance": instance,
 }

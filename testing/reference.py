@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from hwnas.spaces.architecture import Architecture
-from hwnas.spaces.calls import Invocation
-from hwnas.spaces.choices import LayerChoice
-from hwnas.spaces.graph import Graph
-from hwnas.spaces.space import SearchSpace
-from hwnas.spaces.structure import holds_choice, read_structure, replace_choices
-from hwnas.spaces.tracer import trace
 from torch import nn
+
+from ..spaces.architecture import Architecture
+from ..spaces.calls import Invocation
+from ..spaces.choices import LayerChoice
+from ..spaces.graph import Graph
+from ..spaces.space import SearchSpace
+from ..spaces.structure import holds_choice, read_structure, replace_choices
+from ..spaces.tracer import trace
 
 
 def called_workloads(space: SearchSpace, architecture: Architecture, *, live: bool) -> Counter[str]:
@@ -34,7 +34,10 @@ def called_workloads(space: SearchSpace, architecture: Architecture, *, live: bo
     watch = {path: module for path, module in network.named_modules() if module in leaves | fixed}
     calls: list[tuple[nn.Module, Invocation]] = []
     order: dict[tuple[str, int], int] = {}
-    hooks = [module.register_forward_pre_hook(_noting(path, calls, order), with_kwargs=True) for path, module in watch.items()]
+    hooks = [
+        module.register_forward_pre_hook(_noting(path, calls, order), with_kwargs=True)
+        for path, module in watch.items()
+    ]
     try:
         graph = trace(network, inputs, watch=watch)
     finally:
@@ -77,8 +80,3 @@ def digests(space: SearchSpace, numbers: Sequence[int]) -> Counter[str]:
     """Digests of workloads by their numbers, -1 left out."""
     workloads = space.workloads()
     return Counter(workloads[i].digest for i in numbers if i >= 0)
-
-
-def same_outputs(one: nn.Module, other: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
-    with torch.no_grad():
-        return bool(torch.allclose(one.eval()(*inputs), other.eval()(*inputs), atol=1e-5))
