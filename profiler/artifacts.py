@@ -113,7 +113,8 @@ class Lowerer:
 
         network = self.space.assemble(architecture, self.supernet, copied=False).eval()
         watch = {path: network.get_submodule(path) for path in self._watched(network)}
-        return lower(network, self.space.inputs(self.batch), format=self.format, route=self._lowering_route, watch=watch)
+        inputs = self.space.inputs(self.batch)
+        return lower(network, inputs, format=self.format, route=self._lowering_route, watch=watch)
 
     def _watched(self, network: nn.Module) -> set[str]:
         there = {name for name, _ in network.named_modules()}

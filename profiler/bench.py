@@ -148,7 +148,7 @@ class Bench(AnyBench):
         return reports
 
     def unload(self, keys: Sequence[str]) -> None:
-        for key in set(keys) & set(self.session.loaded) - {self.canary}:
+        for key in set(keys) & set(self.session.loaded):
             self.session.unload(key)
 
     def operators(self, keys: Sequence[str]) -> dict[str, Estimate]:
@@ -183,8 +183,6 @@ class Bench(AnyBench):
             now = {key for key in keys if left[key]}
             answer = self._round(now, self.protocol.network_warmup, self.protocol.network_runs)
             left = {key: 0 if key in answer.failures else n - (key in now) for key, n in left.items()}
-            if self.canary in self.session.loaded:
-                self._round({self.canary}, self.protocol.warmup, self.protocol.runs)
             self.progress.step("networks", total - sum(left.values()), total)
         visits = self.table.all_visits()
         failed = {row.key for row in self.table.rows("network") if row.status == "failed"}

@@ -11,13 +11,13 @@ from ..spaces.encoding import Codes, Encoding
 
 
 def designed(encoding: Encoding, n: int, *, ends: Codes | None = None) -> Codes:
-    """Up to `n` (or as many as there are uniform networks) different rows that cover a space evenly.
+    """Up to `n` different rows that cover a space evenly.
 
-    First the given `ends` (smallest and largest), then networks with the same candidate wherever it exists, then rows
-    in which each decision runs through its candidates in an order of its own.
+    First the given `ends` (smallest and largest; without them, networks with the same candidate wherever it exists),
+    then rows in which each decision runs through its candidates in an order of its own: as typical as random ones, and
+    after as many rows as a decision has candidates, each candidate has occurred.
     """
-    rows = [] if ends is None else [row for row in encoding.canonical(ends)]
-    rows += list(uniform(encoding))
+    rows = list(uniform(encoding) if ends is None else encoding.canonical(ends))
     rng = np.random.default_rng(1812_00332)
     orders: list[np.ndarray] = []
     for r in range(max(0, 4 * (n - len(rows)))):

@@ -79,14 +79,14 @@ class _Walk:
         return [name for name in dict.fromkeys(names) if name in self.producer]
 
     def _of_originals(self, outputs: list[str]) -> str:
-        """Owner of the heaviest original operator in a node; of what feeds it, if it belongs to no module."""
+        """Owner of the heaviest original operator in a node, else of the nearest that has one.
+
+        A node made of glue alone (sums between modules) stays without: how much glue there is depends on the
+        architecture, not on one operator.
+        """
         covered = self._covered(outputs)
         heaviest = max(covered, key=_weight)
-        for op in (heaviest, *covered):
-            owner = self._owner_of(op)
-            if owner:
-                return owner
-        return self._upstream(list(heaviest.input))
+        return next((owner for op in (heaviest, *covered) if (owner := self._owner_of(op))), "")
 
     def _covered(self, outputs: list[str]) -> list[Any]:
         """Original operators between these tensors and the other executed nodes, nearest first."""
@@ -99,20 +99,6 @@ class _Walk:
                 covered[id(op)] = op
                 todo += op.input
         return list(covered.values())
-
-    def _upstream(self, names: list[str]) -> str:
-        """Owner of the nearest operator before these tensors that has one."""
-        todo, seen = list(names), set()
-        while todo:
-            op = self.producer.get(todo.pop(0))
-            if op is None or id(op) in seen:
-                continue
-            seen.add(id(op))
-            owner = self._owner_of(op)
-            if owner:
-                return owner
-            todo += op.input
-        return ""
 
     def _owner_of(self, op: Any) -> str:
         return next((self.owners[name] for name in op.output if self.owners.get(name)), "")

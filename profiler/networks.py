@@ -17,7 +17,7 @@ from .designs import network_key
 from .in_context import attribute
 from .table import WorkloadRow
 
-MIN_OWNED = 0.8
+MIN_OWNED = 0.5
 """Share of a network's time that must be attributed to modules for in-context times to mean anything."""
 
 

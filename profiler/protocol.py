@@ -41,7 +41,7 @@ class MeasuringProtocol:
     network_visits: int = 12
     network_warmup: int = 1
     network_runs: int = 3
-    network_low: float = 20.0
+    network_low: float = 25.0
     trace_runs: int = 20
 
     def __post_init__(self) -> None:
