@@ -36,3 +36,16 @@ class Net(nn.Module):
 
 def tricky() -> SearchSpace:
     return SearchSpace(Net, (3, 12, 12), name="tricky")
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = LayerChoice({"k1": conv(1, 3), "k3": conv(3, 3)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.only(x))
+
+
+def two() -> SearchSpace:
+    return SearchSpace(Two, (3, 12, 12), name="two")
