@@ -51,6 +51,7 @@ class Workload:
         path: where in the supernet such a module sits (the first of them).
         inputs: its input tensors (shape with batch, dtype).
         call: the arguments around these tensors, as JSON; empty where it is called with just them.
+        weightless: it has neither weights nor other constants.
         fixed: True for a module that every network of its place has.
         info: facts by which other tools name the operator (kernel, expansion, ...).
     """
@@ -62,6 +63,7 @@ class Workload:
     inputs: tuple[tuple[tuple[int, ...], str], ...]
     call: str = ""
     fixed: bool = False
+    weightless: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, batch: int = 1, dtype: str = "fp32") -> str:

@@ -65,7 +65,7 @@ class Evaluation:
 
     def live(self) -> dict[int, Column]:
         """Whether each node in both `scope.fed` and `scope.used` sees the input and reaches the output."""
-        fed, used = self._fed(), self._used()
+        fed, used = self.fed(), self.used()
         return {v: fed[v] & used[v] for v in self.scope.fed if v in used}
 
     # -- shapes
@@ -101,7 +101,8 @@ class Evaluation:
 
     # -- liveness
 
-    def _fed(self) -> dict[int, Column]:
+    def fed(self) -> dict[int, Column]:
+        """Whether each node in `scope.fed` is called and sees the network's input."""
         fed: dict[int, Column] = {}
         for v in self.scope.fed:
             node = self.nodes[v]
@@ -115,7 +116,8 @@ class Evaluation:
             fed[v] = column & self.reached(node.reach)
         return fed
 
-    def _used(self) -> dict[int, Column]:
+    def used(self) -> dict[int, Column]:
+        """Whether the network's output depends on each node in `scope.used`, if that is called."""
         used: dict[int, Column] = {}
         inside = set(self.scope.used)
         for v in reversed(self.scope.used):

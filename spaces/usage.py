@@ -24,6 +24,9 @@ TERM_LIMIT = 2_000_000
 MERGE_LIMIT = 50_000
 """Entries up to which a term takes in those that depend on no other decisions."""
 
+EXPAND_LIMIT = 50_000
+"""Entries up to which a term has one for each candidate in any case."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -47,7 +50,8 @@ def terms(description: SpaceDescription, *, live: bool, classes: bool = False) -
 
     Args:
         live: as for `usage`.
-        classes: let a term have an entry for each class of candidates that act alike in it, instead of each candidate.
+        classes: let a large term have an entry for each class of candidates that act alike in it, instead of each
+            candidate.
 
     Raises:
         SpaceError: a node depends on more combinations than can be held.
@@ -55,7 +59,11 @@ def terms(description: SpaceDescription, *, live: bool, classes: bool = False) -
     dependence = Dependence(description)
     groups = _grouped(description, dependence, live)
     found = [_term(description, dependence, decisions, nodes, live) for decisions, nodes in groups]
-    return found if classes else [_expanded(term, description) for term in found]
+    return [term if classes and _candidates(term) > EXPAND_LIMIT else _expanded(term, description) for term in found]
+
+
+def _candidates(term: Term) -> int:
+    return math.prod(map(len, term.classes or ()))
 
 
 def _grouped(

@@ -86,7 +86,8 @@ def test_subsets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reduction", "result"), [("sum", [[5.0]]), ("mean", [[2.5]]), ("concat", [[1.0, 4.0]]), ("none", [[[1.0]], [[4.0]]])]
+    ("reduction", "result"),
+    [("sum", [[5.0]]), ("mean", [[2.5]]), ("concat", [[1.0, 4.0]]), ("none", [[[1.0]], [[4.0]]])],
 )
 def test_reductions(reduction: Any, result: list[Any]) -> None:
     choice = InputChoice(3, 2, reduction)
