@@ -98,7 +98,7 @@ def space_option(space: str, arguments: Iterable[str] | None) -> str:
 
 def file_name(*parts: str) -> str:
     """A file name out of device, space and settings."""
-    return "-".join(re.sub(r"[^\w.+=]+", "_", part).strip("_.") for part in parts if part)
+    return "-".join(re.sub(r"[^\w.+=-]+", "_", part).strip("_.") for part in parts if part)
 
 
 def read_architectures(*files: Iterable[Path] | None) -> list[Architecture]:
