@@ -27,7 +27,7 @@ UNCALIBRATED = 0.13
 
 
 class LutPredictor(Predictor):
-    """latency(a) = factor * (sum over the operators that a uses, and the fixed modules) + extra.
+    """latency(a) = factor * (sum over the operators that a uses, the fixed modules, and the glue between) + extra.
 
     The expectation is the multilinear form of the same sums, exact and differentiable (ProxylessNAS, arXiv:1812.00332,
     eq. 2 and 3, with nested and tied choices and dead operators accounted for). Intervals come from the error on the
@@ -168,15 +168,24 @@ class LutPredictor(Predictor):
             raise PredictorError(f"{self._where}: the settings cannot be used: batch {batch!r}, dtype {dtype!r}")
         description = space.describe(batch)
         known = {row.key: row.latency for row in self.rows if row.latency is not None}
-        live = self._number("live", False)
+        live = bool(self._number("live", False))
+        values = known | self._glue()
         try:
-            model = AdditiveModel.from_values(space.encoding, description, known, dtype=dtype, live=bool(live))
+            model = AdditiveModel.from_values(space.encoding, description, values, dtype=dtype, live=live)
         except MissingKeys as error:
             command = profile_command(self.provenance, space, self._where, space_option)
             failed = {row.key: row.reason for row in self.rows if row.status == "failed"}
             total = len(description.workloads)
             raise MissingMeasurements(self._where, error.keys, total, command, failed) from error
         return model.scaled(self._number("factor", 1.0), self._number("extra", 0.0))
+
+    def _glue(self) -> dict[str, float]:
+        """What each kind of glue between the modules costs, by its name."""
+        glue = (self.calibration or {}).get("glue", {})
+        numbers = glue.values() if isinstance(glue, dict) else [None]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+            raise PredictorError(f"{self._where}: the calibration's glue is {glue!r}")
+        return dict(glue)
 
     def _number(self, name: str, default: float) -> float:
         value = (self.calibration or {}).get(name, default)

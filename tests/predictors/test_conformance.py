@@ -16,7 +16,7 @@ from hwnas.spaces.registry import load_space
 from hwnas.spaces.space import SearchSpace
 from hwnas.testing.predictors import PredictorConformance
 
-TRICKY = (f"{Path(__file__).parent / 'nets.py'}:tricky", {})
+TRICKY: tuple[str, dict[str, Any]] = (f"{Path(__file__).parent / 'nets.py'}:tricky", {})
 
 
 class TestLutWithDeadOperators(PredictorConformance):

@@ -27,7 +27,7 @@ def small() -> SearchSpace:
 
 def test_a_prediction_is_the_calibrated_sum_of_the_operators(make_lut: Make, small: SearchSpace) -> None:
     predictor = make_lut(small)
-    values = {row.key: row.latency for row in predictor.rows}
+    values = {row.key: row.latency or 0.0 for row in predictor.rows}
     fixed = sum(values[w.key()] for w in small.workloads() if w.fixed)
     architecture = small.sample(1, np.random.default_rng(0))[0]
     row = small.encode([architecture])[0]
@@ -85,7 +85,7 @@ def test_a_table_of_another_space_is_refused(make_lut: Make, small: SearchSpace)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"factor": "2"}, {"factor": 0.0}, {"factor": float("inf")}, {"extra": float("nan")}, {"factor": None}]
+    "wrong", [{"factor": "2"}, {"factor": 0.0}, {"factor": float("inf")}, {"extra": float("nan")}, {"glue": {"x": "y"}}]
 )
 def test_a_calibration_that_makes_no_sense_is_refused(
     make_lut: Make, small: SearchSpace, wrong: dict[str, Any]
