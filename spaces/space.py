@@ -163,7 +163,8 @@ class SearchSpace:
 
     def assemble(self, architecture: Architecture, supernet: nn.Module, *, copied: bool) -> nn.Module:
         """As `build`, from this supernet's own modules; `copied=False` shares them."""
-        from .structure import read_structure, replace_choices
+        from .assembly import replace_choices
+        from .structure import read_structure
 
         row = self.encode([architecture])[0].tolist()
         chosen = read_structure(supernet).selection({i: c for i, c in enumerate(row) if c >= 0})

@@ -1,15 +1,14 @@
-"""The choices in a module tree: finding them, tying them by label, and replacing them by what was chosen."""
+"""The choices in a module tree: finding them, and tying them by label."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
 
-from .choices import Choice, ChosenInputs, InputChoice, LayerChoice
+from .choices import Choice, InputChoice, LayerChoice
 from .description import Decision, SpaceError
 
 
@@ -119,32 +118,3 @@ def _fixed(module: nn.Module, path: str, called: Collection[nn.Module]) -> Itera
             yield from _fixed(child, below, called)
         elif not isinstance(module, LayerChoice):
             yield below, child
-
-
-def replace_choices(supernet: nn.Module, chosen: Mapping[nn.Module, int], *, copied: bool) -> nn.Module:
-    """The plain network in which every choice is replaced by its chosen candidate.
-
-    Args:
-        chosen: choice module -> candidate number.
-        copied: False: modules are shared with the supernet; True: everything is the caller's own.
-    """
-    plain = _replace(supernet, chosen, {})
-    return copy.deepcopy(plain) if copied else plain
-
-
-def _replace(module: nn.Module, chosen: Mapping[nn.Module, int], done: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module in done:
-        return done[module]
-    if isinstance(module, LayerChoice):
-        done[module] = _replace(module[chosen[module]], chosen, done)
-    elif isinstance(module, InputChoice):
-        done[module] = ChosenInputs(module.subsets[chosen[module]], module.reduction)
-    elif not holds_choice(module):
-        done[module] = module
-    else:
-        shell = module.__new__(type(module))
-        shell.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in module.__dict__.items()}
-        done[module] = shell
-        for name, child in module._modules.items():
-            shell._modules[name] = None if child is None else _replace(child, chosen, done)
-    return done[module]

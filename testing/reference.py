@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from ..spaces.architecture import Architecture
+from ..spaces.assembly import replace_choices
 from ..spaces.calls import Invocation
 from ..spaces.choices import LayerChoice
 from ..spaces.graph import Graph
 from ..spaces.space import SearchSpace
-from ..spaces.structure import holds_choice, read_structure, replace_choices
+from ..spaces.structure import holds_choice, read_structure
 from ..spaces.tracer import trace
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hwnas.spaces.registry import load_space, space_names
 from hwnas.spaces.space import SearchSpace
 from hwnas.spaces.structure import read_structure
 from hwnas.testing.zoo import ZOO
-from torch import nn
+from torch import Tensor, nn
 
 
 def make(name: str) -> SearchSpace:
@@ -188,3 +189,40 @@ def test_users_spaces_are_never_cached(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HWNAS_CACHE", str(tmp_path))
     assert make("residual").size == 250
     assert list(tmp_path.iterdir()) == []
+
+
+class Listed(nn.Module):
+    """Keeps its blocks in a plain list, and one in a dictionary, a method and a partial function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = LayerChoice({"relu": nn.ReLU(), "double": nn.Sequential(nn.ReLU(), nn.Linear(3, 3))})
+        self.blocks = [self.op, nn.Tanh()]
+        self.by_name = {"op": (self.op,)}
+        self.method = self.run
+        self.function = partial(self.run, times=1)
+
+    def run(self, x: Tensor, times: int = 1) -> Tensor:
+        for _ in range(times):
+            x = self.op(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.function(self.method(torch.as_tensor(self.by_name["op"][0](x))))
+
+
+def test_choices_in_plain_attributes_are_replaced_too() -> None:
+    space = SearchSpace(Listed, (3,), name="listed")
+    supernet = space.supernet()
+    before = dict(vars(supernet))
+    net = space.build(Architecture("listed", {"op": "double"}), supernet)
+    calls: list[nn.Module] = []
+    for module in net.modules():
+        module.register_forward_pre_hook(lambda module, inputs: calls.append(module))
+    net(*space.inputs())
+    assert sum(isinstance(module, nn.Linear) for module in calls) == 4
+    assert vars(supernet) == before
+    assert net.blocks[0] is net.op
+    assert net.method.__self__ is net  # type: ignore[union-attr]

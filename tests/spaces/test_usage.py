@@ -78,14 +78,6 @@ def test_usage_in_random_spaces(seed: int) -> None:
     check_against_networks(random_space(seed), 3)
 
 
-@pytest.fixture(params=[50_000, 0], ids=["expanded", "as classes"])
-def expand_limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """So that small terms are left as classes, too."""
-    monkeypatch.setattr(usage_module, "EXPAND_LIMIT", request.param)
-    return int(request.param)
-
-
-@pytest.mark.usefixtures("expand_limit")
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("classes", [True, False])
 @pytest.mark.parametrize("name", EVERY)
@@ -108,7 +100,6 @@ def test_terms_in_random_spaces(seed: int) -> None:
         np.testing.assert_allclose(by_terms(found, codes, cost), by_usage(space, codes, cost, live=live))
 
 
-@pytest.mark.usefixtures("expand_limit")
 @pytest.mark.parametrize("name", ["audio", "graph", "nested", "shared", "strided", "instance"])
 def test_expectation_is_the_mean_over_all(name: str) -> None:
     """With a probability for each candidate, an architecture's is the product over the choices it reaches."""
@@ -137,7 +128,6 @@ def test_classes_save_entries_where_candidates_act_alike() -> None:
     space = make("darts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(usage_module, "MERGE_LIMIT", 0)
-        patch.setattr(usage_module, "EXPAND_LIMIT", 0)
         few, many = (terms(space.description, live=True, classes=c) for c in (True, False))
     assert 0 < 3 * sum(t.workloads.size for t in few) < sum(t.workloads.size for t in many)
     codes, cost = space.encoding.sample(300, np.random.default_rng(6)), costs(space.description)
