@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..spaces.architecture import Architecture
@@ -40,7 +41,8 @@ def called_workloads(space: SearchSpace, architecture: Architecture, *, live: bo
         for path, module in watch.items()
     ]
     try:
-        graph = trace(network, inputs, watch=watch)
+        with torch.device("meta"):  # also for what a forward makes
+            graph = trace(network, inputs, watch=watch)
     finally:
         for hook in hooks:
             hook.remove()
