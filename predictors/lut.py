@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import HwnasError
 from ..profiler.additive import AdditiveModel, MissingKeys
-from ..profiler.calibration import NOISE
+from ..profiler.calibration import NOISE, Calibration
 from ..profiler.table import LatencyTable, Provenance, Row, WorkloadRow
 from ..profiler.table_schema import PENDING
 from ..spaces.architecture import Architecture, ArchitectureError
@@ -168,30 +169,24 @@ class LutPredictor(Predictor):
             raise PredictorError(f"{self._where}: the settings cannot be used: batch {batch!r}, dtype {dtype!r}")
         description = space.describe(batch)
         known = {row.key: row.latency for row in self.rows if row.latency is not None}
-        live = bool(self._number("live", False))
-        values = known | self._glue()
+        calibration = self._calibration
         try:
-            model = AdditiveModel.from_values(space.encoding, description, values, dtype=dtype, live=live)
+            model = AdditiveModel.from_values(
+                space.encoding, description, calibration.corrected(known), dtype=dtype, live=calibration.live
+            )
         except MissingKeys as error:
             command = profile_command(self.provenance, space, self._where, space_option)
             failed = {row.key: row.reason for row in self.rows if row.status == "failed"}
             total = len(description.workloads)
             raise MissingMeasurements(self._where, error.keys, total, command, failed) from error
-        return model.scaled(self._number("factor", 1.0), self._number("extra", 0.0))
+        return model.scaled(calibration.factor, calibration.extra)
 
-    def _glue(self) -> dict[str, float]:
-        """What each kind of glue between the modules costs, by its name."""
-        glue = (self.calibration or {}).get("glue", {})
-        numbers = glue.values() if isinstance(glue, dict) else [None]
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-            raise PredictorError(f"{self._where}: the calibration's glue is {glue!r}")
-        return dict(glue)
-
-    def _number(self, name: str, default: float) -> float:
-        value = (self.calibration or {}).get(name, default)
-        if not isinstance(value, int | float) or not math.isfinite(value) or (name == "factor" and value <= 0):
-            raise PredictorError(f"{self._where}: the calibration's {name} is {value!r}")
-        return value
+    @cached_property
+    def _calibration(self) -> Calibration:
+        try:
+            return Calibration.from_dict(self.calibration or {})
+        except HwnasError as error:
+            raise PredictorError(f"{self._where}: {error}") from None
 
     @cached_property
     def _error(self) -> tuple[float, int | None]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import HwnasError
 from ..spaces.description import SpaceDescription
 from ..spaces.encoding import Encoding
+from ..spaces.glue import GLUE
 from ..spaces.usage import Term, terms
 
 CHUNK = 8192
@@ -89,19 +90,25 @@ class AdditiveModel:
         *,
         dtype: str = "fp32",
         live: bool = True,
+        needed: Sequence[Term] | None = None,
     ) -> AdditiveModel:
-        """Sum `values` (by workload key, any unit) over what each architecture uses.
+        """Sum `values` (by workload key, and by kind of glue; any unit) over what each architecture uses.
+
+        Args:
+            live: leave out operators whose result nothing uses.
+            needed: the space's terms, where they are at hand.
 
         Raises:
             MissingKeys: `values` lacks a workload of the space.
         """
         keys = [w.key(description.batch, dtype) for w in description.workloads]
-        needed = terms(description, live=live)
-        used = {int(i) for term in needed for i in np.unique(term.workloads) if i >= 0}
+        needed = terms(description, live=live, glue=True) if needed is None else needed
+        used = {int(i) for term in needed for i in np.unique(term.workloads) if 0 <= i < len(keys)}
         missing = [keys[i] for i in sorted(used) if keys[i] not in values]
         if missing:
             raise MissingKeys(missing)
-        costs = np.array([values.get(key, np.nan) for key in keys] + [0.0])
+        glue = [values.get(name, 0.0) for name in GLUE]
+        costs = np.array([*(values.get(key, np.nan) for key in keys), *glue, 0.0])
         summed = [CostTerm(t.decisions, _costs(t, costs)) for t in needed]
         constant = float(sum(float(t.costs) for t in summed if not t.decisions))
         return cls(encoding, [t for t in summed if t.decisions], constant)

@@ -1,26 +1,34 @@
-"""From operator times to network times: one factor and one residual, fitted on a few designed networks.
+"""From operator times to network times, fitted on a few designed networks.
 
-    measured(a) ~ factor * (sum of the operators of a + fixed modules) + extra
+    measured(a) ~ factor * (sum over operators o of a: correction(o) t(o)  +  glue)  +  extra
 
 Operators cost something else inside a network: weights are cold, layout changes at the borders vanish, neighbours fuse.
-Both parameters are held near (1, 0) unless the networks say otherwise, so that a fit on few networks cannot run away.
+All parameters are held near (1, 1, 0, 0) unless the networks say otherwise, so that few networks cannot make a fit run
+away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..errors import HwnasError
 from ..spaces.description import SpaceDescription
 from ..spaces.encoding import Encoding
+from ..spaces.glue import GLUE
+from ..spaces.usage import count, terms
 from .additive import AdditiveModel, MissingKeys
 from .metrics import Errors, errors
 
-NOISE = 0.005
-"""Relative error expected of a measured network."""
+NOISE = 0.01
+"""Relative error of a measured network against the model."""
+FACTOR_WIDTH, EXTRA_WIDTH, GLUE_WIDTH, CORRECTION_WIDTH = 0.3, 0.1, 0.1, 0.1
+"""Standard deviations of the priors; extra and glue (in all) relative to the median network."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +37,45 @@ class Calibration:
 
     Attributes:
         method: "isolated" or "in-context": where the operator times come from.
-        factor, extra: latency = factor * (sum of candidates and fixed modules) + extra (in the table's unit).
-        residual: what a network costs beyond its chosen candidates: fixed modules, glue, the runtime's overhead.
+        factor, extra: latency = factor * (operators and glue) + extra (in the table's unit).
+        residual: what a network costs beyond its chosen candidates: fixed modules, the runtime's overhead.
         live: operators whose result nothing uses are left out.
+        glue: what each kind of glue between modules costs, before the factor (see `spaces.glue`).
+        corrections: factor of single workloads, by key; 1 where none is given.
         error: on networks that took no part in the fit.
     """
 
     method: str
     factor: float
     extra: float
-    residual: float
     live: bool
+    glue: Mapping[str, float] = field(default_factory=dict)
+    corrections: Mapping[str, float] = field(default_factory=dict)
+    residual: float = 0.0
     error: Errors | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            "factor": self.factor,
-            "extra": self.extra,
-            "residual": self.residual,
-            "live": self.live,
-            "error": self.error.as_dict() if self.error else None,
+        """JSON form."""
+        return {**vars(self), "error": self.error.as_dict() if self.error else None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
+        """Read what `as_dict` gave (the error on held-out networks excepted); raises HwnasError for another form."""
+        glue, corrections = data.get("glue", {}), data.get("corrections", {})
+        numbers = {
+            name: data.get(name, default) for name, default in (("factor", 1.0), ("extra", 0.0), ("residual", 0.0))
         }
+        for name, part in (("numbers", numbers), ("glue", glue), ("corrections", corrections)):
+            if not isinstance(part, dict) or not all(_is_number(value) for value in part.values()):
+                raise HwnasError(f"the calibration's {name} are not all finite numbers: {part!r:.200}")
+        if numbers["factor"] <= 0:
+            raise HwnasError(f"the calibration's factor is {numbers['factor']!r}, it must be positive")
+        live = bool(data.get("live", False))
+        return cls(str(data.get("method", "")), live=live, glue=glue, corrections=corrections, **numbers)
+
+    def corrected(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Table values as they count inside a network, before the factor, and what glue costs."""
+        return {key: value * self.corrections.get(key, 1.0) for key, value in values.items()} | dict(self.glue)
 
 
 @dataclass(frozen=True)
@@ -61,33 +86,36 @@ class Observed:
     latency: np.ndarray
 
 
-def fit(sums: np.ndarray, measured: np.ndarray, *, affine: bool) -> tuple[float, float]:
-    """Factor and extra of measured ~ factor * sums + extra.
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
-    Relative least squares with normal priors: factor 1 +- 0.3, extra 0 +- 10 % of the median network. Networks far
-    below the median (disconnected ones take almost no time) count by absolute error.
+
+def fit(columns: np.ndarray, measured: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Coefficients of measured ~ columns @ coefficients: relative least squares with normal priors (ridge).
+
+    Networks far below the median (disconnected ones take almost no time) count by absolute error.
 
     Args:
-        sums: (N,) of candidates and fixed modules. measured: (N,).
-        affine: whether there is an extra at all.
+        columns: (N, K); the first is expected to have coefficient 1, the others 0.
+        measured: (N,).
+        widths: (K,) standard deviations of the priors.
     """
-    typical = np.median(measured)
-    scale = np.maximum(measured, typical / 4) * NOISE
-    design = np.stack([sums / scale, 1 / scale], axis=1)
-    goal = measured / scale
-    width = (0.1 if affine else 1e-12) * typical
-    priors = np.diag([1 / 0.3, 1 / width])
-    solution, *_ = np.linalg.lstsq(
-        np.vstack([design, priors]), np.concatenate([goal, priors @ np.array([1.0, 0.0])]), rcond=None
-    )
-    factor, extra = solution
-    return float(factor), float(extra)
+    scale = _scale(measured) * NOISE
+    prior = np.zeros(columns.shape[1])
+    prior[0] = 1.0
+    left = np.vstack([columns / scale[:, None], np.diag(1 / widths)])
+    return np.asarray(np.linalg.lstsq(left, np.concatenate([measured / scale, prior / widths]), rcond=None)[0])
 
 
 def refit_factor(predicted: np.ndarray, measured: np.ndarray) -> float:
     """The factor by which all predictions are brought to the measurements (relative least squares)."""
-    ratio = predicted / measured
-    return float(ratio.sum() / (ratio**2).sum())
+    scale = _scale(measured)
+    return float((predicted * measured / scale**2).sum() / (predicted**2 / scale**2).sum())
+
+
+def _scale(measured: np.ndarray) -> np.ndarray:
+    """What errors are relative to: the latency, but for networks that take almost no time."""
+    return np.asarray(np.maximum(measured, np.median(measured) / 4))
 
 
 def calibrate(
@@ -115,15 +143,24 @@ def calibrate(
     """
     tried: list[tuple[float, Calibration, AdditiveModel]] = []
     missing: MissingKeys | None = None
-    for method, table in values.items():
-        for live in (True, False):
+    keys = [w.key(description.batch, dtype) for w in description.workloads]
+    counts = np.empty(0)
+    for live in (True, False):
+        needed = terms(description, live=live, glue=True)
+        before, counts = counts, count(needed, training.codes, len(keys) + len(GLUE))
+        if np.array_equal(before, counts):
+            continue  # nothing is ever dead in this space
+        build = partial(AdditiveModel.from_values, encoding, description, dtype=dtype, needed=needed)
+        for method, table in values.items():
             try:
-                plain = AdditiveModel.from_values(encoding, description, table, dtype=dtype, live=live)
+                build(table)
             except MissingKeys as error:
                 missing = error
                 continue
-            for parameters in _fits(plain, training, exact=exact):
-                tried.append(_judge(method, plain, parameters, training, held_out, live=live))
+            own = np.array([table.get(key, 0.0) for key in keys])
+            for calibration in _fits(Calibration(method, 1.0, 0.0, live), keys, own, counts, training.latency, exact):
+                model = build(calibration.corrected(table)).scaled(calibration.factor, calibration.extra)
+                tried.append(_judge(replace(calibration, residual=model.constant), model, training, held_out))
     if not tried:
         assert missing is not None
         raise missing
@@ -131,36 +168,54 @@ def calibrate(
     return best, model, [calibration for _, calibration, _ in tried]
 
 
-def _fits(plain: AdditiveModel, training: Observed, *, exact: bool) -> list[tuple[float, float]]:
-    """Pairs (factor, extra) to choose from."""
-    sums = plain.predict(training.codes)
+def _fits(
+    start: Calibration, keys: Sequence[str], own: np.ndarray, counts: np.ndarray, measured: np.ndarray, exact: bool
+) -> list[Calibration]:
+    """Ways to calibrate: with and without an extra, with and without corrections of single operators."""
+    each, glue = counts[:, : len(keys)] * own, counts[:, len(keys) :]
+    sums = each.sum(axis=1)
     if exact:
-        return [(1.0, float(np.median(training.latency - sums)))]
-    return [fit(sums, training.latency, affine=affine) for affine in (False, True)]
+        return [replace(start, extra=float(np.median(measured - sums)))]
+    typical = float(np.median(measured))
+    found = []
+    for extra in (0.0, EXTRA_WIDTH):
+        for correction in (0.0, CORRECTION_WIDTH):
+            columns = np.concatenate([sums[:, None], np.ones((len(sums), 1)), glue, each], axis=1)
+            glue_widths = [GLUE_WIDTH * typical / mean if mean else 0.0 for mean in glue.mean(axis=0)]
+            widths = [FACTOR_WIDTH, extra * typical, *glue_widths, *np.full(len(keys), correction)]
+            solution = fit(columns, measured, np.maximum(widths, 1e-9))
+            factor, constant, costs, changes = (
+                solution[0],
+                solution[1],
+                solution[2 : 2 + len(GLUE)],
+                solution[-len(keys) :],
+            )
+            found.append(
+                replace(
+                    start,
+                    factor=float(factor),
+                    extra=float(constant),
+                    glue=dict(zip(GLUE, (costs / factor).tolist(), strict=True)),
+                    corrections=dict(zip(keys, (1 + changes / factor).tolist(), strict=True)) if correction else {},
+                )
+            )
+    return found
 
 
 def _judge(
-    method: str,
-    plain: AdditiveModel,
-    parameters: tuple[float, float],
-    training: Observed,
-    held_out: Observed,
-    *,
-    live: bool,
+    calibration: Calibration, model: AdditiveModel, training: Observed, held_out: Observed
 ) -> tuple[float, Calibration, AdditiveModel]:
     """Score (lower is better), calibration and model of one way to predict."""
-    factor, extra = parameters
-    model = plain.scaled(factor, extra)
-    seen = _rms(model, training)
-    calibration = Calibration(method, factor, extra, model.constant, live)
-    if not len(held_out.codes):
-        return seen, calibration, model
-    unseen = errors(model.predict(held_out.codes), held_out.latency)
-    # The extremes are among the training networks: a method that misses them badly is not kept for its luck elsewhere.
-    return unseen.rmse + 0.2 * seen, replace(calibration, error=unseen), model
+    score = _rms(model, training)
+    if len(held_out.codes):
+        # Both count: few networks are held out, and the extremes are among the training networks.
+        score = math.hypot(score, _rms(model, held_out))
+        calibration = replace(calibration, error=errors(model.predict(held_out.codes), held_out.latency))
+    return score, calibration, model
 
 
 def _rms(model: AdditiveModel, observed: Observed) -> float:
-    """In percent; networks far below the median count by absolute error."""
-    scale = np.maximum(observed.latency, np.median(observed.latency) / 4)
-    return float(100 * np.sqrt((((model.predict(observed.codes) - observed.latency) / scale) ** 2).mean()))
+    """In percent."""
+    return float(
+        100 * np.sqrt((((model.predict(observed.codes) - observed.latency) / _scale(observed.latency)) ** 2).mean())
+    )

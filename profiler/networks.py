@@ -100,7 +100,10 @@ def in_context_values(
 
 
 def _by_workload(networks: NetworkSet, row: np.ndarray, owned: Mapping[str, float]) -> dict[str, list[float]]:
-    """Times by workload key of the module calls of one network; a call without any time counts as 0."""
+    """Times by workload key of the module calls of one network.
+
+    A call without any time counts as 0, unless it has no weights: then another call may have done its work.
+    """
     lowerer = networks.lowerer
     description = lowerer.description
     used = usage(description, row[None], live=True)[0]
@@ -112,7 +115,8 @@ def _by_workload(networks: NetworkSet, row: np.ndarray, owned: Mapping[str, floa
             continue
         owner = f"{path}#{calls.setdefault(path, 0)}"
         calls[path] += 1
-        if number >= 0:
-            key = description.workloads[number].key(lowerer.batch, networks.dtype)
+        workload = description.workloads[number] if number >= 0 else None
+        if workload is not None and (owner in owned or not workload.weightless):
+            key = workload.key(lowerer.batch, networks.dtype)
             found.setdefault(key, []).append(owned.get(owner, 0.0))
     return found

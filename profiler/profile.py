@@ -206,7 +206,7 @@ class _Profile:
         ends, typical = self._ends(values)
         cost = typical * 1e-3 * self.request.protocol.network_run_count
         least = 2 + max(map(len, encoding.decisions))
-        n = int(np.clip(NETWORK_SECONDS / max(cost, 1e-9), min(least, 16), 32)) if typical else 16
+        n = int(np.clip(NETWORK_SECONDS / max(cost, 1e-9), min(least, 16), 48)) if typical else 16
         rows = designed(encoding, n, ends=ends)
         self.networks.add(rows, "calibration")
         self.networks.add(held_out(encoding, HELD_OUT, HELD_OUT_SEED, rows), "held-out")

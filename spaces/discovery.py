@@ -41,7 +41,8 @@ def discover(make: Callable[[], nn.Module], inputs: Sequence[Tensor]) -> SpaceDe
         SpaceError: it holds no choice, cannot run, or its candidates' shapes do not fit what follows.
     """
     try:
-        return Discovery(_without_data(make), [t.to("meta") for t in inputs]).run()
+        with torch.device("meta"):  # also for what a forward makes
+            return Discovery(_without_data(make), [t.to("meta") for t in inputs]).run()
     except Exception:
         # Constructors with numpy buffers and forwards that look at values need real tensors. Foreign code may raise
         # anything here, and the real run tells best what is wrong.
@@ -49,13 +50,11 @@ def discover(make: Callable[[], nn.Module], inputs: Sequence[Tensor]) -> SpaceDe
 
 
 def _without_data(make: Callable[[], nn.Module]) -> nn.Module:
-    with torch.device("meta"):
-        supernet = make()
+    supernet = make()
     if all(t.is_meta for t in (*supernet.parameters(), *supernet.buffers())):
         return supernet
     # what was not made just now may be somebody's: a copy leaves its weights alone
-    with torch.device("meta"):
-        return copy.deepcopy(supernet).to("meta")
+    return copy.deepcopy(supernet).to("meta")
 
 
 class Discovery:

@@ -58,8 +58,11 @@ class Evaluation:
         self.codes = np.ascontiguousarray(codes.T)
         self.scope = scope
         self.reached = cache(self._reached)
+        self.workloads = cache(self._workloads)
+        self.fed = cache(self._fed)
+        self.used = cache(self._used)
 
-    def workloads(self) -> dict[int, NDArray[np.int32]]:
+    def _workloads(self) -> dict[int, NDArray[np.int32]]:
         """Number of the workload of each node in `scope.states`: -1 for none, UNSEEN where shapes are unknown."""
         return {v: workloads for v, (_, workloads) in self._states().items()}
 
@@ -101,7 +104,7 @@ class Evaluation:
 
     # -- liveness
 
-    def fed(self) -> dict[int, Column]:
+    def _fed(self) -> dict[int, Column]:
         """Whether each node in `scope.fed` is called and sees the network's input."""
         fed: dict[int, Column] = {}
         for v in self.scope.fed:
@@ -116,7 +119,7 @@ class Evaluation:
             fed[v] = column & self.reached(node.reach)
         return fed
 
-    def used(self) -> dict[int, Column]:
+    def _used(self) -> dict[int, Column]:
         """Whether the network's output depends on each node in `scope.used`, if that is called."""
         used: dict[int, Column] = {}
         inside = set(self.scope.used)

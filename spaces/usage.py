@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .dependence import Dependence
 from .description import SpaceDescription, SpaceError
 from .evaluation import Evaluation, check_seen, liveness, product, usage
+from .glue import Join, joins, twins, without_repeats
 
 __all__ = ["Term", "liveness", "terms", "usage"]
 
@@ -45,69 +46,121 @@ class Term:
     classes: tuple[tuple[int, ...], ...] | None = None
 
 
-def terms(description: SpaceDescription, *, live: bool, classes: bool = False) -> list[Term]:
+def terms(description: SpaceDescription, *, live: bool, classes: bool = False, glue: bool = False) -> list[Term]:
     """The space's nodes grouped by the decisions that their workload depends on.
 
     Args:
         live: as for `usage`.
-        classes: let a large term have an entry for each class of candidates that act alike in it, instead of each
-            candidate.
+        classes: let a term have an entry for each class of candidates that act alike in it, instead of each candidate.
+        glue: with `live`, also what lies between the operators (see `spaces.glue`), as far as terms can hold it.
 
     Raises:
         SpaceError: a node depends on more combinations than can be held.
     """
     dependence = Dependence(description)
-    groups = _grouped(description, dependence, live)
-    found = [_term(description, dependence, decisions, nodes, live) for decisions, nodes in groups]
-    return [term if classes and _candidates(term) > EXPAND_LIMIT else _expanded(term, description) for term in found]
+    items = _items(description, dependence, glue=glue and live)
+    found = [
+        _term(description, dependence, decisions, group, live)
+        for decisions, group in _grouped(description, dependence, items, live)
+    ]
+    return found if classes else [_expanded(term, description) for term in found]
 
 
-def _candidates(term: Term) -> int:
-    return math.prod(map(len, term.classes or ()))
+@dataclass(frozen=True)
+class _Item:
+    """What has workloads: a node (with the earlier ones that may do the same), or a join of nodes."""
+
+    nodes: tuple[int, ...]
+    join: Join | None = None
+
+    def columns(self, description: SpaceDescription, evaluation: Evaluation, live: bool) -> list[NDArray[np.int32]]:
+        """Workload numbers in each architecture, -1 for none."""
+        if self.join is not None:
+            return self.join.columns(description, evaluation)
+        workloads, alive = evaluation.workloads(), evaluation.live() if live else {}
+        own = {v: np.where(alive[v], workloads[v], -1) if live else workloads[v] for v in self.nodes}
+        for v in self.nodes:
+            check_seen(description.nodes[v], workloads[v])
+        first, *earlier = self.nodes
+        return [without_repeats(description, own, first, earlier) if earlier else own[first]]
+
+
+def _items(description: SpaceDescription, dependence: Dependence, *, glue: bool) -> list[_Item]:
+    same = twins(description) if glue else {}
+    items = [
+        _Item((v, *same.get(v, ())))
+        for v, node in enumerate(description.nodes)
+        if any(w is not None for per_state in node.workloads for w in per_state)
+    ]
+    if glue:
+        certain = dependence.surely_fed & dependence.surely_used
+        items += [_Item(join.members, join) for join in joins(description, certain)]
+    return [_Item(item.nodes[:1]) if _too_large(dependence, item) and item.join is None else item for item in items]
+
+
+def _too_large(dependence: Dependence, item: _Item) -> bool:
+    return math.prod(dependence.sizes[d] for d in _decisions(dependence, item, live=True)) > MERGE_LIMIT
+
+
+def _decisions(dependence: Dependence, item: _Item, *, live: bool) -> tuple[int, ...]:
+    return tuple(sorted({d for v in item.nodes for d in dependence.decisions(v, live=live)}))
 
 
 def _grouped(
-    description: SpaceDescription, dependence: Dependence, live: bool
-) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Nodes with workloads, by the decisions these depend on; small groups join those that have all their decisions.
+    description: SpaceDescription, dependence: Dependence, items: list[_Item], live: bool
+) -> list[tuple[tuple[int, ...], list[_Item]]]:
+    """Items by the decisions these depend on; small groups join those that have all their decisions.
 
-    Large groups are of one decision's nodes each: to these, the candidates of the others mostly act alike.
+    Large groups are of one decision's nodes each: to these, the candidates of the others mostly act alike. What is
+    glue and large is left out.
     """
-    groups: dict[tuple[tuple[int, ...], int | None], list[int]] = {}
-    for v, node in enumerate(description.nodes):
-        if any(w is not None for per_state in node.workloads for w in per_state):
-            groups.setdefault((dependence.decisions(v, live=live), node.decision), []).append(v)
-    merged: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[tuple[tuple[int, ...], int | None], list[_Item]] = {}
+    for item in items:
+        if item.join is None or not _too_large(dependence, item):
+            decision = description.nodes[item.nodes[0]].decision
+            groups.setdefault((_decisions(dependence, item, live=live), decision), []).append(item)
+    merged: dict[tuple[int, ...], list[_Item]] = {}
     large = []
-    for (decisions, _), nodes in sorted(groups.items(), key=lambda item: -len(item[0][0])):
+    for (decisions, _), group in sorted(groups.items(), key=lambda entry: -len(entry[0][0])):
         if math.prod(dependence.sizes[d] for d in decisions) > MERGE_LIMIT:
-            large.append((decisions, nodes))
+            large.append((decisions, group))
             continue
         host = next((d for d in merged if decisions and set(decisions) <= set(d)), decisions)
-        merged.setdefault(host, []).extend(nodes)
+        merged.setdefault(host, []).extend(group)
     return [*merged.items(), *large]
 
 
 def _term(
-    description: SpaceDescription, dependence: Dependence, decisions: tuple[int, ...], nodes: list[int], live: bool
+    description: SpaceDescription, dependence: Dependence, decisions: tuple[int, ...], group: list[_Item], live: bool
 ) -> Term:
+    nodes = sorted({v for item in group for v in item.nodes})
     scope = dependence.scope(nodes, live=live)
     classes = dependence.classes(nodes, decisions, scope)
     sizes = tuple(max(classes[d]) + 1 for d in decisions)
     _check_size(description, decisions, sizes)
-    found = np.empty((len(nodes), math.prod(sizes)), np.int32)
-    start = 0
-    for codes in product(
-        description, {d: [classes[d].index(c) for c in range(max(classes[d]) + 1)] for d in decisions}
-    ):
+    options = {d: [classes[d].index(c) for c in range(max(classes[d]) + 1)] for d in decisions}
+    blocks = []
+    for codes in product(description, options):
         evaluation = Evaluation(description, codes, scope)
-        workloads, alive = evaluation.workloads(), evaluation.live() if live else {}
-        for row, v in enumerate(nodes):
-            check_seen(description.nodes[v], workloads[v])
-            own = np.where(alive[v], workloads[v], -1) if live else workloads[v]
-            found[row, start : start + len(codes)] = own
-        start += len(codes)
-    return Term(decisions, sizes, found, tuple(classes[d] for d in decisions))
+        blocks.append(np.stack([c for item in group for c in item.columns(description, evaluation, live)]))
+    return Term(decisions, sizes, np.concatenate(blocks, axis=1), tuple(classes[d] for d in decisions))
+
+
+def count(found: list[Term], codes: np.ndarray, kinds: int) -> NDArray[np.float64]:
+    """(N, kinds) how often each workload (and, after those, each kind of glue) occurs in each architecture.
+
+    Args:
+        found: terms with an entry for each candidate.
+        codes: (N, decisions) integer rows.
+    """
+    result = np.zeros((len(codes), kinds + 1))
+    every = np.arange(len(codes))
+    for term in found:
+        columns = [np.maximum(codes[:, d], 0) for d in term.decisions]
+        index = np.ravel_multi_index(columns, term.sizes) if columns else np.zeros(len(codes), np.intp)
+        for workloads in term.workloads:
+            np.add.at(result, (every, workloads[index]), 1)
+    return result[:, :kinds]
 
 
 def _expanded(term: Term, description: SpaceDescription) -> Term:

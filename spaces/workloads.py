@@ -44,7 +44,8 @@ def _workload(module: nn.Module, graph: Graph, call: Invocation, path: str, dige
         "out": list(graph.outputs[0].shape[1:]) if graph.outputs else [],
     }
     shapes = f"{_shapes(graph.inputs)}->{_shapes(graph.outputs)}"
-    return Workload(_label(module), shapes, digest, path, inputs, call.spec, fixed, info)
+    weightless = not graph.constants
+    return Workload(_label(module), shapes, digest, path, inputs, call.spec, fixed, weightless, info)
 
 
 def _shapes(values: Sequence[Value]) -> str:
