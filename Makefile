@@ -7,6 +7,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/nets.py, $(sort $(wildcard benchmarks/[a-z]*.py)))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .PHONY: help demo test check bench clean
@@ -33,10 +34,7 @@ check: $(INSTALLED)
 	MYPYPATH=$(VENV)/link $(BIN)/mypy -p hwnas
 
 bench: $(INSTALLED)
-	@set -e; for script in benchmarks/[a-z]*.py; do \
-		[ -e "$$script" ] || { echo "there are no benchmarks yet"; break; }; \
-		echo "== $$script"; $(BIN)/python "$$script" --quick; \
-	done
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script" --quick; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

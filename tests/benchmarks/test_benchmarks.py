@@ -1,0 +1,207 @@
+"""The benchmarks run, and say honestly what they found. None of their timings is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hwnas.benchmarks import prediction, repeatability
+from hwnas.benchmarks.accuracy import ISOLATED, SCALED, references
+from hwnas.benchmarks.common import Finding, Report, by_turns, folder, options
+from hwnas.benchmarks.nets import NETS
+from hwnas.benchmarks.profile_time import memory_mb, watched
+from hwnas.errors import HwnasError
+from hwnas.predictors.compare import CompareRequest, compare
+from hwnas.predictors.lut import LutPredictor
+from hwnas.profiler.additive import AdditiveModel
+from hwnas.profiler.artifacts import Lowerer
+from hwnas.profiler.metrics import errors
+from hwnas.profiler.profile import ProfileRequest, profile
+from hwnas.profiler.progress import Silent
+from hwnas.spaces.registry import load_space
+from hwnas.testing.simulated import Simulated
+from hwnas.testing.zoo import ZOO
+
+ROOT = Path(__file__).resolve().parents[2]
+HELPERS = {"common.py", "nets.py"}
+SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py") if path.name not in HELPERS)
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_has_the_common_options_and_examples(script: str) -> None:
+    result = run(f"benchmarks/{script}", "--help")
+    assert result.returncode == 0, result.stderr
+    assert "--quick" in result.stdout
+    assert "--json FILE" in result.stdout
+    assert f"python benchmarks/{script}" in result.stdout.partition("examples:")[2]
+
+
+def test_make_bench_runs_every_script_and_no_helper() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    line = next(line for line in makefile.splitlines() if line.startswith("BENCHMARKS"))
+    assert {word for word in HELPERS if f"benchmarks/{word}" in line} == HELPERS
+    assert set(SCRIPTS) >= {"accuracy.py", "conversion.py", "prediction.py", "profile_time.py", "repeatability.py"}
+
+
+def test_a_script_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prediction.main(["--quick", "--space", "nasbench201", "--number", "2000", "--json", str(tmp_path / "p.json")])
+    shown = capsys.readouterr().out
+    assert "seconds a million" in shown
+    assert "numpy indexing" in shown
+    written = json.loads((tmp_path / "p.json").read_text())
+    assert written["findings"][0]["bar"] == prediction.BAR
+    assert set(written["findings"][0]["references"]) == {"numpy indexing", "Python loop", "the sum without checks"}
+
+
+def test_a_request_that_cannot_be_carried_out_ends_with_2() -> None:
+    result = run("benchmarks/prediction.py", "--space", "nothing", "--quick")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("prediction.py: unknown space 'nothing'")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "bar", "at_least", "met"),
+    [
+        (1.0, 1.0, False, True),
+        (1.01, 1.0, False, False),
+        (94.9, 95.0, True, False),
+        (95.0, 95.0, True, True),
+        (None, 1.0, False, False),
+        (3.0, None, False, None),
+    ],
+)
+def test_a_bar_is_met_or_not(value: float | None, bar: float | None, at_least: bool, met: bool | None) -> None:
+    assert Finding("x", value, "%", bar, at_least).met is met
+
+
+def test_a_missed_bar_is_named_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("title", options("about").parse_args(["--json", str(tmp_path / "r.json")]))
+    report.findings = [Finding("bad", 2.0, "s", 1.0, references={"other": 3.0}), Finding("good", 1.0, "s", 1.0)]
+    report.finish()
+    lines = capsys.readouterr().out.splitlines()
+    assert [word for line in lines if "bad" in line for word in ("MISSED", "other 3") if word in line] == [
+        "MISSED",
+        "other 3",
+    ]
+    assert "1 of 2 bars reached" in lines
+    assert json.loads((tmp_path / "r.json").read_text())["missed"] == 1
+
+
+def test_turns_are_interleaved() -> None:
+    order: list[str] = []
+    taken = by_turns({name: lambda name=name: order.append(name) for name in "ab"}, 3)  # type: ignore[misc]
+    assert order == ["a", "b"] * 3
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3}
+
+
+def test_folder_goes_unless_it_was_given(tmp_path: Path) -> None:
+    with folder() as temporary:
+        (temporary / "x").touch()
+    with folder(tmp_path / "a" / "kept") as kept:
+        (kept / "x").touch()
+    assert not temporary.exists()
+    assert (tmp_path / "a" / "kept" / "x").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(HwnasError, match="cannot be made"), folder(tmp_path / "file" / "no"):
+        pass
+
+
+def test_disagreement_leaves_the_common_factor_out() -> None:
+    first = {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert repeatability.disagreement(first, {k: 1.07 * v for k, v in first.items()}) == pytest.approx(0, abs=1e-9)
+    assert repeatability.common_factor(first, {k: 1.07 * v for k, v in first.items()}) == pytest.approx(7)
+    second = {"a": np.exp(0.02), "b": 2 * np.exp(-0.02), "gone": 1.0}
+    assert repeatability.disagreement(first, second) == pytest.approx(2)
+    with pytest.raises(HwnasError, match="fewer than two"):
+        repeatability.disagreement(first, {"a": 1.0})
+
+
+def test_made_up_sums_agree() -> None:
+    rng = np.random.default_rng(0)
+    space = load_space("nasbench201")
+    predictor, codes = prediction.made_up(space, rng), space.encoding.sample(200, rng)
+    expected = predictor.predict_codes(codes)
+    np.testing.assert_allclose(prediction.indexing(predictor, codes), expected)
+    np.testing.assert_allclose(prediction.loop(predictor, codes), expected)
+
+
+MEMORY = "b = bytes(bytearray(50_000_000)); import time; time.sleep(0.6)"
+WITH_CHILD = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {MEMORY!r}])
+{MEMORY}
+sys.exit(child.wait() + 3)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
+def test_memory_of_a_program_and_its_children(tmp_path: Path) -> None:
+    alone = watched([sys.executable, "-c", MEMORY], tmp_path, {})
+    both = watched([sys.executable, "-c", WITH_CHILD], tmp_path, {})
+    assert (alone.code, both.code) == (0, 3)
+    assert 50 < alone.peak_mb < 90
+    assert both.peak_mb > 100
+    assert memory_mb(2**22 + 1) == 0  # beyond the largest process id
+
+
+@pytest.mark.slow
+def test_references_are_of_the_same_networks(tmp_path: Path) -> None:
+    """On a device whose operators, timed alone, take what a table says."""
+    pytest.importorskip("torch")
+    space = ZOO["residual"]()
+    values = {w.key(): 0.1 + 0.01 * i for i, w in enumerate(space.workloads())}
+    device = Simulated(Simulated.settings_type(table=values, noise=0.0))
+    table = tmp_path / "table.db"
+    profile(ProfileRequest(device=device, space=space, out=table))
+    predictor = LutPredictor.load(table, space)
+    comparison = compare(CompareRequest(predictor, device, tmp_path, n=3, visits=2))
+    found = references(predictor, table, tmp_path / "measurements.db", comparison)
+    assert None not in found.values()
+    assert found[SCALED] < found[ISOLATED]  # type: ignore[operator]
+    sums = AdditiveModel.from_values(space.encoding, space.description, values, live=False)
+    codes = space.encode([n.architecture for n in comparison.networks])
+    measured = np.array([n.measured for n in comparison.networks])
+    assert found[ISOLATED] == pytest.approx(errors(sums.predict(codes), measured).mape, rel=0.02)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_nets_are_spaces_of_the_kind_they_claim(name: str) -> None:
+    space = NETS[name]()
+    assert space.size > 10_000
+    for architecture in space.sample(3, np.random.default_rng(0)):
+        (output,) = space.build(architecture).eval()(*space.inputs())
+        assert output.ndim == 1
+    assert load_space(f"{ROOT / 'benchmarks' / 'nets.py'}:{name}").fingerprint == space.fingerprint
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_nets_are_lowered_by_the_emitter(name: str) -> None:
+    pytest.importorskip("onnxruntime")
+    space = NETS[name]()
+    lowerer = Lowerer(space, "onnx")
+    architecture = space.sample(1, np.random.default_rng(1))[0]
+    assert lowerer.choose_route(architecture, Silent()) == {}
+    assert lowerer.route == "emitter"
+
+
+def test_wait_ends_at_once_where_the_time_has_come() -> None:
+    steps: list[str] = []
+
+    class Listener:
+        def step(self, name: str, done: float, total: float) -> None:
+            steps.append(name)
+
+    repeatability.wait(time.monotonic() - 1, Listener())
+    assert steps == []
+    repeatability.wait(time.monotonic() + 0.05, Listener())
+    assert steps == ["wait"]
