@@ -15,9 +15,12 @@ import pytest
 from hwnas.cli.common import UsageProblem
 from hwnas.cli.measuring import seconds, share
 from hwnas.profiler.table import LatencyTable
+from hwnas.spaces.registry import load_space
 
 Run = Callable[..., Any]
-SMALL = ("--space", "proxyless-small", "--space-arg", "resolution=8")
+NETS = Path(__file__).parent.parent / "predictors" / "nets.py"
+SMALL = ("--space", f"{NETS}:tricky")
+WORKLOADS = len(load_space(f"{NETS}:tricky").workloads())
 
 
 @pytest.mark.parametrize(("text", "value"), [("1%", 0.01), ("0.02", 0.02), (" 2.5 % ", 0.025), ("100%", 1.0)])
@@ -45,7 +48,7 @@ def test_no_times(text: str) -> None:
 def test_a_table_by_default_where_one_looks_for_it(hwnas: Run, tmp_path: Path) -> None:
     result = hwnas("profile", "--device", "simulated", *SMALL, "--json", "p.json")
     assert result.code == 0, result.err
-    path = tmp_path / "tables" / "simulated-proxyless-small-resolution=8.db"
+    path = tmp_path / "tables" / "simulated-tricky.db"
     assert str(path.relative_to(tmp_path)) in result.out.replace("\n", "")
     import json
 
@@ -54,14 +57,14 @@ def test_a_table_by_default_where_one_looks_for_it(hwnas: Run, tmp_path: Path) -
     assert {"method", "factor", "residual", "error"} <= set(data["calibration"])
     assert (data["table"], data["failed"], data["unconverged"]) == (str(path.relative_to(tmp_path)), [], [])
     with LatencyTable.open(path) as table:
-        assert data["n"] == len(table.rows("candidate")) + len(table.rows("fixed")) == 33
+        assert data["n"] == len(table.rows("candidate")) + len(table.rows("fixed")) == WORKLOADS
         sessions = len(table.sessions())
         visits = sum(map(len, table.all_visits().values()))
     assert "isolated" in result.out
     assert "held-out" in result.out
     again = hwnas("profile", "--device", "simulated", *SMALL, "--quiet", "--json", "-")
     assert again.code == 0
-    assert again.json["n"] == 33
+    assert again.json["n"] == WORKLOADS
     with LatencyTable.open(path) as table:
         assert len(table.sessions()) == sessions + 1
         assert sum(map(len, table.all_visits().values())) == visits
@@ -77,7 +80,7 @@ def test_on_this_machine(hwnas: Run, tmp_path: Path) -> None:
     )
     assert result.code in (0, 1), result.err
     data = result.json
-    assert data["n"] == 33
+    assert data["n"] == WORKLOADS
     assert data["failed"] == []
     assert data["calibration"]["method"] in ("isolated", "in-context")
     assert 0.1 < data["calibration"]["factor"] < 5
@@ -134,6 +137,12 @@ def test_another_setting_never_goes_into_the_same_table(hwnas: Run, tmp_path: Pa
     assert result.code == 2
     assert "batch" in result.err
     assert (tmp_path / "t.db").read_bytes() == content
+
+
+def test_the_default_name_tells_settings_and_parameters(hwnas: Run, tmp_path: Path) -> None:
+    space = ("--space", "nasbench201", "--space-arg", "resolution=8", "--space-arg", "channels=4")
+    assert hwnas("profile", "--device", "flops", *space, "--batch", 2, "-q").code == 0
+    assert [p.name for p in (tmp_path / "tables").iterdir()] == ["flops-nasbench201-b2-resolution=8-channels=4.db"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
