@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import HwnasError
+    from .predictors.base import Predictor
+    from .predictors.registry import load_predictor
     from .profiler.table import LatencyTable
     from .spaces.architecture import Architecture
     from .spaces.choices import InputChoice, LayerChoice
@@ -24,8 +26,10 @@ __all__ = [
     "InputChoice",
     "LatencyTable",
     "LayerChoice",
+    "Predictor",
     "SearchSpace",
     "__version__",
+    "load_predictor",
     "load_space",
     "space_names",
 ]
@@ -36,7 +40,9 @@ _HOMES = {
     "InputChoice": ".spaces.choices",
     "LatencyTable": ".profiler.table",
     "LayerChoice": ".spaces.choices",
+    "Predictor": ".predictors.base",
     "SearchSpace": ".spaces.space",
+    "load_predictor": ".predictors.registry",
     "load_space": ".spaces.registry",
     "space_names": ".spaces.registry",
 }

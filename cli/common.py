@@ -220,5 +220,6 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
+        value = 0.0 if abs(value) < 1e-9 else value  # rounding errors of exact counts
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
     return one_line(value)

@@ -10,6 +10,7 @@ from .measuring import Agent, AgentPython, Batch, Dtype, Threads, create_device,
 
 if TYPE_CHECKING:
     from ..devices.base import Device
+    from ..profiler.calibration import Calibration
     from ..profiler.profile import ProfileResult
 
 app = new_app()
@@ -75,8 +76,26 @@ def profile(
             result = measure(request, progress)
         _show(output, result, on.unit)
     doubts = [f"{key} failed: {reason}" for key, reason in result.failed.items()]
-    doubts += [f"{key} did not converge" for key in result.unconverged]
+    doubts += _unconverged(result.unconverged, max_visits, path)
     output.finish(result.as_dict(), doubts + result.doubts)
+
+
+def _unconverged(keys: list[str], max_visits: int, path: Path) -> list[str]:
+    if not keys:
+        return []
+    others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return [
+        f"{keys[0]}{others} did not converge in {max_visits} visits: the machine is busy; "
+        f"`hwnas table show {path}` marks them, a new table on a quiet machine mends it"
+    ]
+
+
+def _fitted(calibration: "Calibration") -> str:
+    """Which parameters networks were used for."""
+    parts = ["factor"]
+    parts += ["extra"] if abs(calibration.extra) > 1e-6 * max(abs(calibration.residual), 1e-9) else []
+    parts += ["each operator"] if calibration.corrections else []
+    return ", ".join(parts)
 
 
 def _unusual(device: "Device", arguments: list[str] | None) -> list[str]:
@@ -93,13 +112,13 @@ def _show(output: Output, result: "ProfileResult", unit: str) -> None:
     output.table(("phase", "seconds"), [*result.phases.items(), ("all", result.seconds)], title="Where the time went")
     if result.tried:
         output.table(
-            ("method", "dead operators", "factor", f"extra ({unit})", "MAPE %", "max %", "bias %", "kept"),
+            ("operator times", "fitted", "dead operators", "factor", "MAPE %", "max %", "bias %", "kept"),
             [
                 (
                     c.method,
+                    _fitted(c),
                     "left out" if c.live else "counted",
                     c.factor,
-                    c.extra,
                     c.error.mape if c.error else None,
                     c.error.max_error if c.error else None,
                     c.error.bias if c.error else None,

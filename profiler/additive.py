@@ -47,10 +47,13 @@ class CostTerm:
     Attributes:
         decisions: which, ascending.
         costs: one axis a decision.
+        classes: where given, an axis has an entry for each class of candidates: for each decision those of its
+            candidates.
     """
 
     decisions: tuple[int, ...]
     costs: NDArray[np.float64]
+    classes: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,20 +105,20 @@ class AdditiveModel:
             MissingKeys: `values` lacks a workload of the space.
         """
         keys = [w.key(description.batch, dtype) for w in description.workloads]
-        needed = terms(description, live=live, glue=True) if needed is None else needed
+        needed = terms(description, live=live, classes=True, glue=True) if needed is None else needed
         used = {int(i) for term in needed for i in np.unique(term.workloads) if 0 <= i < len(keys)}
         missing = [keys[i] for i in sorted(used) if keys[i] not in values]
         if missing:
             raise MissingKeys(missing)
         glue = [values.get(name, 0.0) for name in GLUE]
         costs = np.array([*(values.get(key, np.nan) for key in keys), *glue, 0.0])
-        summed = [CostTerm(t.decisions, _costs(t, costs)) for t in needed]
+        summed = [CostTerm(t.decisions, _costs(t, costs), t.classes) for t in needed]
         constant = float(sum(float(t.costs) for t in summed if not t.decisions))
         return cls(encoding, [t for t in summed if t.decisions], constant)
 
     def scaled(self, factor: float, extra: float) -> AdditiveModel:
         """The same model times `factor`, plus `extra`."""
-        scaled = [CostTerm(t.decisions, factor * t.costs) for t in self.cost_terms]
+        scaled = [CostTerm(t.decisions, factor * t.costs, t.classes) for t in self.cost_terms]
         return AdditiveModel(self.encoding, scaled, factor * self.constant + extra)
 
     # -- prediction
@@ -132,7 +135,10 @@ class AdditiveModel:
             if self._single.size:
                 out += np.take(self._single, block[self._single_decisions] + self._single_offsets).sum(axis=0)
             for term in self._joint:
-                index = np.ravel_multi_index(tuple(block[list(term.decisions)]), term.costs.shape)
+                columns = list(block[list(term.decisions)])
+                if term.classes is not None:
+                    columns = [np.take(own, column) for own, column in zip(term.classes, columns, strict=True)]
+                index = np.ravel_multi_index(tuple(columns), term.costs.shape)
                 out += np.take(term.costs.ravel(), index)
         return result
 
@@ -145,8 +151,11 @@ class AdditiveModel:
         total: Any = self.constant
         for term in self.cost_terms:
             rest = _like(term.costs, probabilities[term.decisions[0]])
-            for d in term.decisions:
-                rest = probabilities[d] @ rest.reshape(len(probabilities[d]), -1)
+            for axis, d in enumerate(term.decisions):
+                rest = rest.reshape(term.costs.shape[axis], -1)
+                if term.classes is not None:
+                    rest = rest[list(term.classes[axis])]  # of each candidate
+                rest = probabilities[d] @ rest
             total = total + rest.reshape(())
         return total
 

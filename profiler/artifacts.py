@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..cache import Cache
 from ..devices.base import Artifact, TensorSpec
+from ..errors import HwnasError
 from ..spaces.architecture import Architecture
 from ..spaces.description import SpaceDescription, Workload
 from ..spaces.space import SearchSpace
@@ -18,7 +20,7 @@ from .lowering import LoweringError
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 FORMAT_VERSION = 3
 """Raised whenever lowering emits something else for the same operators."""
@@ -90,31 +92,38 @@ class Lowerer:
 
     @cached_property
     def supernet(self) -> nn.Module:
-        """Real modules to lower; private, with batch norms that a compiler cannot simplify away."""
+        """Modules to lower; private, with batch norms that a compiler cannot simplify away. Without data for "ops"."""
         from .lowering import randomise_batch_norms
 
         supernet = self.space.supernet().eval()
         randomise_batch_norms(supernet, seed=0)
-        return supernet
-
-    @property
-    def _lowering_route(self) -> str:
-        return self.route if self.format == "onnx" else "auto"
+        return supernet.to("meta") if self.format == "ops" else supernet
 
     def _lower_workload(self, workload: Workload) -> Artifact:
         from ..spaces.calls import bind, example_tensors
-        from .lowering import lower
 
         module = bind(self.supernet.get_submodule(workload.path), workload.call)
-        return lower(module, example_tensors(workload.inputs), format=self.format, route=self._lowering_route)
+        return self._lower(module, example_tensors(workload.inputs), {})
 
     def _lower_network(self, architecture: Architecture) -> Artifact:
-        from .lowering import lower
-
         network = self.space.assemble(architecture, self.supernet, copied=False).eval()
         watch = {path: network.get_submodule(path) for path in self._watched(network)}
-        inputs = self.space.inputs(self.batch)
-        return lower(network, inputs, format=self.format, route=self._lowering_route, watch=watch)
+        return self._lower(network, self.space.inputs(self.batch), watch)
+
+    def _lower(self, module: nn.Module, inputs: list[Tensor], watch: Mapping[str, nn.Module]) -> Artifact:
+        from ..spaces.failures import first_line
+        from .lowering import lower
+
+        route = self.route if self.format == "onnx" else "auto"
+        try:
+            return lower(module, self._placed(inputs), format=self.format, route=route, watch=watch)
+        except HwnasError as error:
+            raise LoweringError(str(error)) from error
+        except Exception as error:  # the user's own forward may raise anything
+            raise LoweringError(f"{type(module).__name__} fails on its inputs: {first_line(error)}") from error
+
+    def _placed(self, inputs: list[Tensor]) -> list[Tensor]:
+        return [tensor.to("meta") for tensor in inputs] if self.format == "ops" else inputs
 
     def _watched(self, network: nn.Module) -> set[str]:
         there = {name for name, _ in network.named_modules()}
@@ -146,10 +155,24 @@ class Lowerer:
     def _timed(self, make: Any) -> Artifact:
         start = time.perf_counter()
         try:
-            artifact: Artifact = make()
+            with _one_thread():
+                artifact: Artifact = make()
             return artifact
         finally:
             self.seconds += time.perf_counter() - start
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Single modules are too small for several threads, which on a busy machine wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _name(item: Workload | Architecture) -> str:

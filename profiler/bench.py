@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.base import Artifact, Device, LoadReport, NodeTrace, Round, WorkloadFailed
+from ..devices.base import Artifact, Device, DeviceError, LoadReport, NodeTrace, Round, WorkloadFailed
 from ..devices.session import Session
 from .lowering import LoweringError
 from .progress import Progress, Silent
@@ -102,9 +102,12 @@ class ExactBench(AnyBench):
     def load(self, artifacts: Mapping[str, Callable[[], Artifact]], step: str) -> dict[str, LoadReport]:
         for i, (key, artifact) in enumerate(artifacts.items()):
             self.progress.step(step, i, len(artifacts))
-            self.values[key] = self.device.value(artifact())
+            try:
+                self.values[key] = self.device.value(artifact())
+            except (DeviceError, LoweringError) as error:
+                self.table.finish(key, status="failed", reason=str(error))
         self.progress.step(step, len(artifacts), len(artifacts))
-        return {key: LoadReport(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) for key in artifacts}
+        return {key: LoadReport(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0) for key in artifacts if key in self.values}
 
     def unload(self, keys: Sequence[str]) -> None:
         for key in keys:

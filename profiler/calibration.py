@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import HwnasError
-from ..spaces.description import SpaceDescription
+from ..spaces.description import SpaceDescription, SpaceError
 from ..spaces.encoding import Encoding
 from ..spaces.glue import GLUE
 from ..spaces.usage import count, terms
@@ -146,7 +146,12 @@ def calibrate(
     keys = [w.key(description.batch, dtype) for w in description.workloads]
     counts = np.empty(0)
     for live in (True, False):
-        needed = terms(description, live=live, glue=True)
+        try:
+            needed = terms(description, live=live, classes=True, glue=True)
+        except SpaceError:
+            if not live:
+                raise
+            continue  # what is dead depends on too much to be held
         before, counts = counts, count(needed, training.codes, len(keys) + len(GLUE))
         if np.array_equal(before, counts):
             continue  # nothing is ever dead in this space

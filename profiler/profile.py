@@ -189,7 +189,7 @@ class _Profile:
             traced = self._timed("in-context", lambda: in_context_values(bench, self.networks, training, latency))
             values["in-context"] = {key: float(np.mean(ms)) for key, ms in traced.items()}
         bench.unload(loaded)
-        calibration = self._fit(values, latency)
+        calibration = self._timed("calibration", lambda: self._fit(values, latency))
         if calibration is not None:
             if calibration.method == "in-context":
                 self._finish(table, {key: _spread(ms) for key, ms in traced.items()})
@@ -204,12 +204,10 @@ class _Profile:
         """Latency of the calibration and the held-out networks, and which of them are loaded."""
         encoding = self.request.space.encoding
         ends, typical = self._ends(values)
-        cost = typical * 1e-3 * self.request.protocol.network_run_count
-        least = 2 + max(map(len, encoding.decisions))
-        n = int(np.clip(NETWORK_SECONDS / max(cost, 1e-9), min(least, 16), 48)) if typical else 16
-        rows = designed(encoding, n, ends=ends)
+        rows = designed(encoding, self._affordable(typical), ends=ends)
         self.networks.add(rows, "calibration")
-        self.networks.add(held_out(encoding, HELD_OUT, HELD_OUT_SEED, rows), "held-out")
+        unseen = 3 if self.request.device.exact else HELD_OUT
+        self.networks.add(held_out(encoding, unseen, HELD_OUT_SEED, rows), "held-out")
         table.register(self.networks.rows())
         artifacts = {key: partial(self.networks.artifact, key) for key in self.networks.codes}
         loaded = list(self._timed("load networks", lambda: bench.load(artifacts, "load networks")))
@@ -217,6 +215,16 @@ class _Profile:
         for key, estimate in estimates.items():
             table.finish(key, latency=estimate.value, low=estimate.low, high=estimate.high)
         return {key: e.value for key, e in estimates.items()}, loaded
+
+    def _affordable(self, typical: float) -> int:
+        """How many calibration networks, of so many ms each: every candidate occurs in one, and time is short."""
+        if self.request.device.exact:
+            return 4
+        least = min(2 + max(map(len, self.request.space.encoding.decisions)), 16)
+        if not typical:
+            return 16
+        seconds = typical * 1e-3 * self.request.protocol.network_run_count
+        return int(np.clip(NETWORK_SECONDS / seconds, least, 48))
 
     def _ends(self, values: Mapping[str, float] | None) -> tuple[np.ndarray | None, float]:
         """Encoded smallest and largest network by the plain sum, and what a typical one takes."""

@@ -45,6 +45,13 @@ class Term:
     workloads: NDArray[np.int32]
     classes: tuple[tuple[int, ...], ...] | None = None
 
+    def index(self, codes: np.ndarray) -> NDArray[np.intp]:
+        """(N,) entry of each architecture (N, decisions)."""
+        columns = [np.maximum(codes[:, d], 0) for d in self.decisions]
+        if self.classes is not None:
+            columns = [np.array(own)[column] for own, column in zip(self.classes, columns, strict=True)]
+        return np.ravel_multi_index(tuple(columns), self.sizes) if columns else np.zeros(len(codes), np.intp)
+
 
 def terms(description: SpaceDescription, *, live: bool, classes: bool = False, glue: bool = False) -> list[Term]:
     """The space's nodes grouped by the decisions that their workload depends on.
@@ -63,7 +70,11 @@ def terms(description: SpaceDescription, *, live: bool, classes: bool = False, g
         _term(description, dependence, decisions, group, live)
         for decisions, group in _grouped(description, dependence, items, live)
     ]
-    return found if classes else [_expanded(term, description) for term in found]
+    return [term if classes and _candidates(term) > EXPAND_LIMIT else _expanded(term, description) for term in found]
+
+
+def _candidates(term: Term) -> int:
+    return math.prod(map(len, term.classes or ()))
 
 
 @dataclass(frozen=True)
@@ -150,14 +161,12 @@ def count(found: list[Term], codes: np.ndarray, kinds: int) -> NDArray[np.float6
     """(N, kinds) how often each workload (and, after those, each kind of glue) occurs in each architecture.
 
     Args:
-        found: terms with an entry for each candidate.
         codes: (N, decisions) integer rows.
     """
     result = np.zeros((len(codes), kinds + 1))
     every = np.arange(len(codes))
     for term in found:
-        columns = [np.maximum(codes[:, d], 0) for d in term.decisions]
-        index = np.ravel_multi_index(columns, term.sizes) if columns else np.zeros(len(codes), np.intp)
+        index = term.index(codes)
         for workloads in term.workloads:
             np.add.at(result, (every, workloads[index]), 1)
     return result[:, :kinds]
