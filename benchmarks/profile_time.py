@@ -117,7 +117,7 @@ def bare_seconds(run: Watched, result: Mapping[str, Any]) -> float:
 def floor_seconds(table: Path) -> float:
     """Every operator visited as often as the rule asks for at the least, and nothing else."""
     rule = MeasuringProtocol()
-    runs = rule.agreeing * (rule.warmup + rule.runs)
+    runs = rule.min_visits * (rule.warmup + rule.runs)
     with LatencyTable.open(table) as opened:
         ms = [row.latency for row in opened.rows() if row.kind != "network" and row.latency is not None]
     return runs * sum(ms) / 1e3

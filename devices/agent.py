@@ -103,7 +103,7 @@ class Agent:
         return {"report": report, "run_s": max(first_ns, warm_ns) / 1e9}, []
 
     def round(self, message: dict[str, Any], blobs: list[bytes]) -> Reply:
-        """One visit to each workload in the given order: warm-ups, then timed runs; nothing else in between."""
+        """One visit to each workload in the given order: warm-ups, then timed runs, between two of the reference."""
         from .provenance import load_average, preemptions
 
         visits: list[dict[str, Any]] = []
@@ -115,10 +115,12 @@ class Agent:
                 started = self._runtime.now()
                 try:
                     model = self._models[id]
+                    reference = [self._runtime.reference()]
                     if message["warmup"]:
                         model.run(message["warmup"])
                     samples.append(model.run(message["runs"]))
-                    visits.append({"id": id, "started": started})
+                    reference.append(self._runtime.reference())
+                    visits.append({"id": id, "started": started, "reference": [r for r in reference if r is not None]})
                 except Exception as error:  # foreign runtimes: one workload's failure must not cost the others
                     visits.append({"id": id, "error": _reason(error)})
         finally:

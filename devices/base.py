@@ -133,6 +133,10 @@ class Runtime(ABC):
     def load(self, id: str, artifact: Artifact) -> Model:
         """Get a workload ready to run. The artifact may come from a stranger and must not be able to run code."""
 
+    def reference(self) -> int | None:
+        """Nanoseconds of a fixed piece of work on the processor that runs the models; None where there is none."""
+        return None
+
     def now(self) -> float:
         """Unix time in seconds; a simulated runtime has its own."""
         from time import time

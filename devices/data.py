@@ -79,11 +79,14 @@ class Samples:
         wall: int64 nanoseconds, shape (runs,), wall clock.
         cpu: int64 nanoseconds, shape (runs,), CPU clock of the thread that runs the model.
         started: Unix time in seconds at which the visit began.
+        reference: int64 nanoseconds of the runtime's reference before and after the visit, shape (2,); empty where
+            there is none.
     """
 
     wall: np.ndarray
     cpu: np.ndarray
     started: float
+    reference: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)

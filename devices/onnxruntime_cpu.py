@@ -15,6 +15,7 @@ import numpy as np
 
 from .base import Artifact, Device, DeviceError, Model, NodeTime, NodeTrace, Runtime, Settings, Unavailable
 from .onnx_wire import external_data, graph_nodes
+from .reference import Reference
 
 WARMUP = 2
 PROVIDERS = ["CPUExecutionProvider"]
@@ -61,6 +62,10 @@ class OnnxRuntime(Runtime):
 
         self._ort = onnxruntime
         self._settings = settings
+        self._reference = Reference()
+
+    def reference(self) -> int:
+        return self._reference.nanoseconds()
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -223,7 +223,7 @@ class Session:
         errors = {visit["id"]: visit["error"] for visit in answer["visits"] if "error" in visit}
         good = [visit for visit in answer["visits"] if "error" not in visit]
         samples = {
-            visit["id"]: Samples(wall_ns, cpu_ns, visit["started"])
+            visit["id"]: Samples(wall_ns, cpu_ns, visit["started"], np.array(visit["reference"], np.int64))
             for visit, wall_ns, cpu_ns in zip(good, *clocks, strict=True)
         }
         return Round(samples, {}, answer["preemptions"], answer["load"]), errors

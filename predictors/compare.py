@@ -21,7 +21,7 @@ from ..profiler.designs import held_out
 from ..profiler.metrics import bootstrap, errors
 from ..profiler.networks import NetworkSet
 from ..profiler.progress import Progress, Silent
-from ..profiler.protocol import MeasuringProtocol, Timed, repeatability, wall_percentiles
+from ..profiler.protocol import MeasuringProtocol, Timed, full_speed, repeatability, wall_percentiles
 from ..profiler.table import LatencyTable
 from ..spaces.architecture import Architecture
 from .agreement import check_device, provenance_of
@@ -251,7 +251,8 @@ class _Compare:
     def _noise(self, keys: Sequence[str], visits: Mapping[str, Sequence[Timed]]) -> float | None:
         if self.device.exact:
             return 0.0
-        each = [repeatability(visits[key], self.device.clock, self.protocol) for key in keys]
+        speed = full_speed(visits)
+        each = [repeatability(visits[key], self.device.clock, speed) for key in keys]
         return 100 * math.sqrt(sum(e * e for e in each) / len(each))
 
 

@@ -15,7 +15,15 @@ from ..devices.base import Artifact, Device, DeviceError, LoadReport, NodeTrace,
 from ..devices.session import Session
 from .lowering import LoweringError
 from .progress import Progress, Silent
-from .protocol import Estimate, MeasuringProtocol, Timed, estimate_network, estimate_operator, visit_value
+from .protocol import (
+    Estimate,
+    MeasuringProtocol,
+    Timed,
+    estimate_network,
+    estimate_operator,
+    full_speed,
+    operator_values,
+)
 from .table import LatencyTable
 
 
@@ -174,7 +182,8 @@ class Bench(AnyBench):
                 visits.pop(key, None)
             pending = self._pending(visits)
             self.progress.step("operators", len(visits) - len(pending), len(visits))
-        return {key: estimate_operator(v, self.protocol) for key, v in visits.items() if v}
+        speed = full_speed(visits)
+        return {key: estimate_operator(v, self.protocol, speed) for key, v in visits.items() if v}
 
     def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
         """Give each network its visits, round robin in random order; visits that the table holds already count."""
@@ -189,8 +198,9 @@ class Bench(AnyBench):
             self.progress.step("networks", total - sum(left.values()), total)
         visits = self.table.all_visits()
         failed = {row.key for row in self.table.rows("network") if row.status == "failed"}
+        speed = full_speed(visits)
         return {
-            key: estimate_network(visits[key], self.device.clock, self.protocol)
+            key: estimate_network(visits[key], self.device.clock, speed)
             for key in keys
             if key in visits and key not in failed
         }
@@ -221,7 +231,7 @@ class Bench(AnyBench):
         self.preemptions += answer.preemptions
         self.loads.append(answer.load)
         if self.canary in answer.samples:
-            self.history.append(visit_value(answer.samples[self.canary]))
+            self.history.append(float(operator_values([answer.samples[self.canary]])[0]))
         return answer
 
     def _spread_out(self, answer: Round) -> None:
@@ -233,13 +243,13 @@ class Bench(AnyBench):
             self.last_round = min(started)
 
     def _pending(self, visits: Mapping[str, Sequence[Timed]]) -> list[str]:
-        return [key for key, v in visits.items() if not self._done(v)]
+        speed = full_speed(visits)
+        return [key for key, v in visits.items() if not self._done(v, speed)]
 
-    def _done(self, visits: Sequence[Timed]) -> bool:
-        if len(visits) < self.protocol.agreeing:
-            return False
-        enough = len(visits) >= self.protocol.max_visits
-        return enough or estimate_operator(visits, self.protocol).converged
+    def _done(self, visits: Sequence[Timed], speed: float | None) -> bool:
+        if len(visits) >= self.protocol.max_visits:
+            return True
+        return len(visits) >= self.protocol.min_visits and estimate_operator(visits, self.protocol, speed).converged
 
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:

@@ -1,19 +1,31 @@
 """The measuring protocol: how often, how far apart, and which of the samples make the value.
 
-Contention comes in bursts of 70 to 500 ms that the measuring process cannot see. What decides is to visit each workload
-many times, spread out, and to take the low end of what was seen.
+Contention comes in bursts that the measuring process cannot see, and cores change their clock in steps of a few
+percent, several times a second. So each workload is visited many times, spread out, between two timings of a fixed reference;
+dividing by it takes out what slows everything alike. Where that does not help (it is tried on the samples themselves),
+the low end of the plain times is taken.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import HwnasError
+
+STEADY = (0.15, 0.55)
+"""Ranks of the visits whose mean is the value, where visits are divided by their reference."""
+LOW_END = (0.0, 0.25)
+"""Ranks of the visits whose mean is the value otherwise."""
+FULL_SPEED = 10
+"""Percentile of the reference's times that stands for the core undisturbed."""
+HELPS = 0.9
+"""The reference is used where it brings the scatter of visits below this share."""
 
 
 @dataclass(frozen=True)
@@ -21,34 +33,33 @@ class MeasuringProtocol:
     """Rules for operators (`visits`) and for whole networks (`network_*`).
 
     Attributes:
-        tolerance: `agreeing` visits must lie within this share of the best one, ...
-        span_s: ... and so many seconds apart from first to last, for a workload to be done.
-        pause_s: visits to one workload begin at least so many seconds apart.
+        tolerance: an operator is done when two standard errors of its value are within this share, ...
+        min_visits, span_s: ... after so many visits, so many seconds apart from first to last.
         max_visits: after which it is given up as unconverged.
-        warmup, runs: of one visit; its value is the smallest run.
-        network_visits, network_warmup, network_runs: for whole networks, whose value is the percentile `network_low`
-            of all their runs, since they are longer than a scheduler's time slice.
+        pause_s: visits to one operator begin at least so many seconds apart.
+        warmup, runs: of one visit to an operator; it counts with its smallest run.
+        network_visits, network_warmup, network_runs: for whole networks; a visit counts with its median run, since
+            networks are longer than a scheduler's time slice.
         trace_runs: profiled runs of a network for in-context times.
     """
 
     tolerance: float = 0.01
-    pause_s: float = 0.15
-    max_visits: int = 40
-    agreeing: int = 3
+    min_visits: int = 16
     span_s: float = 2.0
+    max_visits: int = 40
+    pause_s: float = 0.1
     warmup: int = 2
     runs: int = 3
     network_visits: int = 12
     network_warmup: int = 1
     network_runs: int = 3
-    network_low: float = 25.0
     trace_runs: int = 20
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance <= 0.5:
             raise HwnasError(f"tolerance must be above 0 and at most 50 %, not {100 * self.tolerance:g} %")
-        if not self.agreeing <= self.max_visits <= 10_000:
-            raise HwnasError(f"max visits must be from {self.agreeing} to 10000, not {self.max_visits}")
+        if not 3 <= self.max_visits <= 10_000:
+            raise HwnasError(f"max visits must be from 3 to 10000, not {self.max_visits}")
 
     @property
     def network_run_count(self) -> int:
@@ -61,7 +72,7 @@ class MeasuringProtocol:
 
 
 class Timed(Protocol):
-    """Raw samples of one visit."""
+    """Raw samples of one visit (see `devices.data.Samples`)."""
 
     @property
     def wall(self) -> np.ndarray: ...
@@ -69,11 +80,13 @@ class Timed(Protocol):
     def cpu(self) -> np.ndarray: ...
     @property
     def started(self) -> float: ...
+    @property
+    def reference(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Uncontended latency in ms with the spread of the visits behind it."""
+    """Uncontended latency in ms, its interval (two standard errors), and whether that is narrow enough."""
 
     value: float
     low: float
@@ -81,54 +94,93 @@ class Estimate:
     converged: bool
 
 
-def clocked(visit: Timed, clock: str) -> np.ndarray:
-    """(runs,) ms of a visit by the device's clock: "cpu" for thread CPU time, else wall."""
-    samples = visit.cpu if clock == "cpu" and len(visit.cpu) else visit.wall
-    return np.asarray(samples, float) / 1e6
+Values = NDArray[np.float64]
 
 
-def visit_value(visit: Timed) -> float:
-    """ms of one visit to an operator: its smallest run by the wall clock.
+def operator_values(visits: Sequence[Timed]) -> Values:
+    """(visits,) ms: the smallest run of each by the wall clock.
 
     An operator is shorter than a scheduler's time slice, so its best run was not preempted; and the thread clock of a
     virtual machine, corrected for stolen time after the fact, now and then shows far too little, which a minimum finds.
     """
-    return float(np.asarray(visit.wall, float).min() / 1e6)
+    return np.array([np.min(v.wall) / 1e6 for v in visits])
 
 
-def estimate_operator(visits: Sequence[Timed], protocol: MeasuringProtocol) -> Estimate:
-    """Mean of the best few visits; converged when these agree and are spread over time."""
-    best = np.array([visit_value(v) for v in visits])
-    started = np.array([v.started for v in visits])
-    order = np.argsort(best, kind="stable")
-    kept = best[order[: protocol.agreeing]]
-    within = best <= best.min() * (1 + protocol.tolerance)
-    apart = np.ptp(started[within]) if within.any() else 0.0
-    done = bool(within.sum() >= protocol.agreeing and apart >= protocol.span_s)
-    return Estimate(float(kept.mean()), float(kept.min()), float(kept.max()), done)
+def network_values(visits: Sequence[Timed], clock: str) -> Values:
+    """(visits,) ms: the median run of each by the device's clock ("cpu": thread CPU time)."""
+    return np.array([np.median(v.cpu if clock == "cpu" and len(v.cpu) else v.wall) / 1e6 for v in visits])
 
 
-def estimate_network(visits: Sequence[Timed], clock: str, protocol: MeasuringProtocol) -> Estimate:
-    """Low percentile of all runs; the interval is that of the two halves of the visits."""
-    value = _percentile(visits, clock, protocol.network_low)
-    halves = [_percentile(part, clock, protocol.network_low) for part in (visits[::2], visits[1::2]) if part]
-    return Estimate(value, min([value, *halves]), max([value, *halves]), True)
+def reference_times(visits: Sequence[Timed]) -> Values | None:
+    """(visits,) ns: the reference around each visit; None where one has none."""
+    if not all(len(v.reference) for v in visits):
+        return None
+    return np.array([np.mean(v.reference) for v in visits])
 
 
-def repeatability(visits: Sequence[Timed], clock: str, protocol: MeasuringProtocol) -> float:
+def full_speed(visits: Mapping[str, Sequence[Timed]]) -> float | None:
+    """Time of the reference on the undisturbed core, ns; None where dividing by it does not steady the visits."""
+    before, after = [], []
+    for own in visits.values():
+        reference = reference_times(own)
+        if reference is not None and len(own) >= 5:
+            values = operator_values(own)
+            before.append(_scatter(values))
+            after.append(_scatter(values / reference))
+    if not before or np.median(after) > HELPS * np.median(before):
+        return None
+    return float(np.percentile(np.concatenate([v.reference for own in visits.values() for v in own]), FULL_SPEED))
+
+
+def estimate_operator(visits: Sequence[Timed], protocol: MeasuringProtocol, speed: float | None) -> Estimate:
+    """Latency of an operator; `speed` is what `full_speed` says of all visits of the table."""
+    value, error = _estimate(operator_values(visits), visits, speed)
+    started = [v.started for v in visits]
+    enough = len(visits) >= min(protocol.min_visits, protocol.max_visits)
+    apart = max(started) - min(started) >= protocol.span_s
+    done = enough and apart and 2 * error <= protocol.tolerance * value
+    return Estimate(value, value - 2 * error, value + 2 * error, done)
+
+
+def estimate_network(visits: Sequence[Timed], clock: str, speed: float | None) -> Estimate:
+    """Latency of a whole network."""
+    value, error = _estimate(network_values(visits, clock), visits, speed)
+    return Estimate(value, max(0.0, value - 2 * error), value + 2 * error, True)
+
+
+def repeatability(visits: Sequence[Timed], clock: str, speed: float | None) -> float:
     """Relative standard error of a network's value, from the difference of its interleaved halves."""
     if len(visits) < 2:
         return math.nan
-    a, b = (_percentile(part, clock, protocol.network_low) for part in (visits[::2], visits[1::2]))
+    a, b = (estimate_network(half, clock, speed).value for half in (visits[::2], visits[1::2]))
     return abs(a - b) / (a + b)  # each half has sqrt(2) times the error of the whole, their difference twice
 
 
-def wall_percentiles(visits: Sequence[Timed]) -> tuple[float, float]:
+def wall_percentiles(visits: Iterable[Timed]) -> tuple[float, float]:
     """p50 and p90 of the wall-clock ms of all runs: what a user saw on the machine as it was."""
     runs = np.concatenate([np.asarray(v.wall, float) for v in visits]) / 1e6
     p50, p90 = np.percentile(runs, [50, 90])
     return float(p50), float(p90)
 
 
-def _percentile(visits: Sequence[Timed], clock: str, low: float) -> float:
-    return float(np.percentile(np.concatenate([clocked(v, clock) for v in visits]), low))
+def _estimate(values: Values, visits: Sequence[Timed], speed: float | None) -> tuple[float, float]:
+    """Value and its standard error."""
+    reference = reference_times(visits)
+    if speed is None or reference is None:
+        value = _mean_of_ranks(values, LOW_END)
+        low = values[values <= np.median(values)]
+        return value, value * _scatter(low) / math.sqrt(len(low))
+    steady = values * (speed / reference)
+    value = _mean_of_ranks(steady, STEADY)
+    return value, value * _scatter(steady) / math.sqrt(len(steady))
+
+
+def _mean_of_ranks(values: Values, ranks: tuple[float, float]) -> float:
+    first, last = (int(rank * len(values)) for rank in ranks)
+    return float(np.sort(values)[first : last + 1].mean())
+
+
+def _scatter(values: Values) -> float:
+    """Robust relative standard deviation: from the median absolute deviation of the logarithms."""
+    logs = np.log(np.maximum(values, 1e-12))
+    return float(1.4826 * np.median(np.abs(logs - np.median(logs))))

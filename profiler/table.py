@@ -119,14 +119,15 @@ class LatencyTable(TableReader):
             wall, cpu = to_blob(visit.wall, f"wall times of {key!r}"), to_blob(visit.cpu, f"CPU times of {key!r}")
             if not wall or (cpu and len(cpu) != len(wall)):
                 raise TableError(f"visit to {key!r} has {len(wall) // 8} wall times and {len(cpu) // 8} CPU times")
-            values.append((key, number(visit.started, f"start time of {key!r}"), wall, cpu))
+            reference = to_blob(visit.reference, f"reference times of {key!r}")
+            values.append((key, number(visit.started, f"start time of {key!r}"), wall, cpu, reference))
         with self._writing() as connection:
             if not connection.execute("SELECT 1 FROM sessions WHERE id = ?", (whole(session, "session"),)).fetchone():
                 raise TableError(f"{self.path} has no session {session}; add_session gives the id")
-            for key, started, wall, cpu in values:
+            for key, *sampled in values:
                 connection.execute(
-                    "INSERT INTO visits (workload, session, started, wall, cpu) VALUES (?, ?, ?, ?, ?)",
-                    (self._id(connection, key), session, started, wall, cpu),
+                    "INSERT INTO visits (workload, session, started, wall, cpu, reference) VALUES (?, ?, ?, ?, ?, ?)",
+                    (self._id(connection, key), session, *sampled),
                 )
 
     def finish(

@@ -59,15 +59,15 @@ class TableReader:
         """The raw samples of one workload in the order they were taken; raises TableError for an unknown key."""
         with reading(self.path):
             workload = self._id(self._connection, key)
-        query = "SELECT wall, cpu, started, session FROM visits WHERE workload = ? ORDER BY id"
+        query = "SELECT wall, cpu, started, session, reference FROM visits WHERE workload = ? ORDER BY id"
         found = self._fetch(query, (workload,))
         return [self._visit(key, *values) for values in found]
 
     def all_visits(self) -> dict[str, list[Visit]]:
         """`visits` of every workload that was visited at least once."""
         found = self._fetch(
-            "SELECT w.key, v.wall, v.cpu, v.started, v.session FROM visits v JOIN workloads w ON w.id = v.workload"
-            " ORDER BY v.id"
+            "SELECT w.key, v.wall, v.cpu, v.started, v.session, v.reference FROM visits v"
+            " JOIN workloads w ON w.id = v.workload ORDER BY v.id"
         )
         result: dict[str, list[Visit]] = {}
         for key, *values in found:
@@ -128,13 +128,14 @@ class TableReader:
             phases=None if phases is None else load_object(phases, f"{where}: phases"),
         )
 
-    def _visit(self, key: str, wall: object, cpu: object, started: object, session: object) -> Visit:
+    def _visit(self, key: str, wall: object, cpu: object, started: object, session: object, reference: object) -> Visit:
         where = f"{self.path}: {key!r}"
         visit = Visit(
             from_blob(wall, where),
             from_blob(cpu, where),
             number(started, f"{where}: start time"),
             whole(session, f"{where}: session"),
+            from_blob(reference, where),
         )
         if not len(visit.wall) or (len(visit.cpu) and len(visit.cpu) != len(visit.wall)):
             raise TableError(f"{where}: a visit has {len(visit.wall)} wall times and {len(visit.cpu)} CPU times")

@@ -31,7 +31,8 @@ SCHEMA = (
     "CREATE TABLE sessions (id INTEGER PRIMARY KEY, environment TEXT NOT NULL)",
     """CREATE TABLE visits (
     id INTEGER PRIMARY KEY, workload INTEGER NOT NULL REFERENCES workloads (id),
-    session INTEGER NOT NULL REFERENCES sessions (id), started REAL NOT NULL, wall BLOB NOT NULL, cpu BLOB NOT NULL)""",
+    session INTEGER NOT NULL REFERENCES sessions (id), started REAL NOT NULL, wall BLOB NOT NULL, cpu BLOB NOT NULL,
+    reference BLOB NOT NULL)""",
     "CREATE INDEX visits_of_workload ON visits (workload)",
     "CREATE TABLE records (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, data TEXT NOT NULL)",
 )
@@ -50,6 +51,8 @@ class SamplesLike(Protocol):
     def cpu(self) -> np.ndarray: ...
     @property
     def started(self) -> float: ...
+    @property
+    def reference(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Visit:
     cpu: np.ndarray
     started: float
     session: int
+    reference: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
