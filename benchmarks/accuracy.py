@@ -26,7 +26,7 @@ from hwnas.profiler.calibration import Observed, refit_factor
 from hwnas.profiler.metrics import Errors, errors
 from hwnas.profiler.profile import ProfileRequest, profile
 from hwnas.profiler.progress import Progress
-from hwnas.profiler.protocol import MeasuringProtocol, estimate_operator, full_speed
+from hwnas.profiler.protocol import MeasuringProtocol, estimate_operator, full_speed, operator_values
 from hwnas.profiler.table import LatencyTable
 from hwnas.spaces.architecture import Architecture
 from hwnas.spaces.registry import load_space
@@ -133,7 +133,7 @@ def _isolated(space: SearchSpace, table: Path) -> AdditiveModel | None:
     with LatencyTable.open(table) as raw:
         networks = {row.key for row in raw.rows("network")}
         visits = {key: found for key, found in raw.all_visits().items() if key not in networks}
-    speed = full_speed(visits)
+    speed = full_speed(visits, operator_values)
     values = {key: estimate_operator(found, protocol, speed).value for key, found in visits.items()}
     try:
         return AdditiveModel.from_values(space.encoding, space.description, values, live=False)

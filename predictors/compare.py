@@ -21,7 +21,7 @@ from ..profiler.designs import held_out
 from ..profiler.metrics import bootstrap, errors
 from ..profiler.networks import NetworkSet
 from ..profiler.progress import Progress, Silent
-from ..profiler.protocol import MeasuringProtocol, Timed, full_speed, repeatability, wall_percentiles
+from ..profiler.protocol import MeasuringProtocol, Timed, full_speed, network_values, repeatability, wall_percentiles
 from ..profiler.table import LatencyTable
 from ..spaces.architecture import Architecture
 from .agreement import check_device, provenance_of
@@ -251,8 +251,9 @@ class _Compare:
     def _noise(self, keys: Sequence[str], visits: Mapping[str, Sequence[Timed]]) -> float | None:
         if self.device.exact:
             return 0.0
-        speed = full_speed(visits)
-        each = [repeatability(visits[key], self.device.clock, speed) for key in keys]
+        clock = self.device.clock
+        speed = full_speed({key: visits[key] for key in keys}, partial(network_values, clock=clock))
+        each = [repeatability(visits[key], clock, speed) for key in keys]
         return 100 * math.sqrt(sum(e * e for e in each) / len(each))
 
 

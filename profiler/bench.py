@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .protocol import (
     estimate_network,
     estimate_operator,
     full_speed,
+    network_values,
     operator_values,
 )
 from .table import LatencyTable
@@ -182,7 +184,7 @@ class Bench(AnyBench):
                 visits.pop(key, None)
             pending = self._pending(visits)
             self.progress.step("operators", len(visits) - len(pending), len(visits))
-        speed = full_speed(visits)
+        speed = full_speed(visits, operator_values)
         return {key: estimate_operator(v, self.protocol, speed) for key, v in visits.items() if v}
 
     def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
@@ -196,14 +198,11 @@ class Bench(AnyBench):
             answer = self._round(now, self.protocol.network_warmup, self.protocol.network_runs)
             left = {key: 0 if key in answer.failures else n - (key in now) for key, n in left.items()}
             self.progress.step("networks", total - sum(left.values()), total)
-        visits = self.table.all_visits()
+        visits = {key: own for key, own in self.table.all_visits().items() if key in set(keys)}
         failed = {row.key for row in self.table.rows("network") if row.status == "failed"}
-        speed = full_speed(visits)
-        return {
-            key: estimate_network(visits[key], self.device.clock, speed)
-            for key in keys
-            if key in visits and key not in failed
-        }
+        clock = self.device.clock
+        speed = full_speed(visits, partial(network_values, clock=clock))
+        return {key: estimate_network(visits[key], clock, speed) for key in keys if key in visits and key not in failed}
 
     def trace(self, key: str) -> NodeTrace:
         self._check_time()
@@ -243,7 +242,7 @@ class Bench(AnyBench):
             self.last_round = min(started)
 
     def _pending(self, visits: Mapping[str, Sequence[Timed]]) -> list[str]:
-        speed = full_speed(visits)
+        speed = full_speed(visits, operator_values)
         return [key for key, v in visits.items() if not self._done(v, speed)]
 
     def _done(self, visits: Sequence[Timed], speed: float | None) -> bool:

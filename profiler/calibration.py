@@ -9,10 +9,10 @@ away.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..errors import HwnasError
 from ..spaces.description import SpaceDescription, SpaceError
 from ..spaces.encoding import Encoding
 from ..spaces.glue import GLUE
-from ..spaces.usage import count, terms
+from ..spaces.usage import Term, count, terms
 from .additive import AdditiveModel, MissingKeys
 from .metrics import Errors, errors
 
@@ -118,6 +118,34 @@ def _scale(measured: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(measured, np.median(measured) / 4))
 
 
+@dataclass(frozen=True)
+class _Way:
+    """One way to predict networks, and its design matrix over the measured ones."""
+
+    start: Calibration
+    values: Mapping[str, float]
+    keys: Sequence[str]
+    needed: Sequence[Term]
+    columns: np.ndarray
+    widths: np.ndarray
+    corrects: bool
+
+    def coefficients(self, measured: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """Fitted on the networks that the mask `used` names."""
+        return fit(self.columns[used], measured[used], self.widths)
+
+    def calibration(self, coefficients: np.ndarray) -> Calibration:
+        factor, extra, *rest = coefficients.tolist()
+        costs, changes = rest[: len(GLUE)], rest[len(GLUE) :]
+        return replace(
+            self.start,
+            factor=factor,
+            extra=extra,
+            glue={name: cost / factor for name, cost in zip(GLUE, costs, strict=True)},
+            corrections={k: 1 + c / factor for k, c in zip(self.keys, changes, strict=True)} if self.corrects else {},
+        )
+
+
 def calibrate(
     encoding: Encoding,
     description: SpaceDescription,
@@ -130,6 +158,9 @@ def calibrate(
 ) -> tuple[Calibration, AdditiveModel, list[Calibration]]:
     """Choose and fit what predicts networks best.
 
+    Each way is fitted on the training networks and judged on the held-out ones; the one that is kept is fitted once
+    more on all of them, and carries the error it had on the held-out ones before.
+
     Args:
         values: method -> key -> cost of one operator.
         exact: costs are counts, not times: the factor is 1.
@@ -141,9 +172,39 @@ def calibrate(
     Raises:
         MissingKeys: no method covers the space.
     """
-    tried: list[tuple[float, Calibration, AdditiveModel]] = []
-    missing: MissingKeys | None = None
+    measured = np.concatenate([training.latency, held_out.latency])
+    codes = np.concatenate([training.codes, held_out.codes])
+    unseen = np.arange(len(measured)) >= len(training.latency)
+    tried: list[tuple[float, _Way, Calibration]] = []
+    for way in _ways(encoding, description, values, codes, measured, dtype=dtype, exact=exact):
+        coefficients = way.coefficients(measured, ~unseen)
+        calibration = way.calibration(coefficients)
+        if unseen.any():
+            predicted = way.columns[unseen] @ coefficients
+            calibration = replace(calibration, error=errors(predicted, held_out.latency))
+        tried.append((_score(way, measured, unseen), way, calibration))
+    _, way, judged = min(tried, key=lambda item: item[0])
+    every = np.ones(len(measured), bool)
+    kept = replace(way.calibration(way.coefficients(measured, every)), error=judged.error)
+    model = AdditiveModel.from_values(encoding, description, kept.corrected(way.values), dtype=dtype, needed=way.needed)
+    model = model.scaled(kept.factor, kept.extra)
+    kept = replace(kept, residual=model.constant)
+    return kept, model, [kept if c is judged else c for _, _, c in tried]
+
+
+def _ways(
+    encoding: Encoding,
+    description: SpaceDescription,
+    values: Mapping[str, Mapping[str, float]],
+    codes: np.ndarray,
+    measured: np.ndarray,
+    *,
+    dtype: str,
+    exact: bool,
+) -> Iterator[_Way]:
+    """Operator times by each method, dead operators in or out, with and without an extra and single corrections."""
     keys = [w.key(description.batch, dtype) for w in description.workloads]
+    missing: MissingKeys | None = None
     counts = np.empty(0)
     for live in (True, False):
         try:
@@ -152,75 +213,53 @@ def calibrate(
             if not live:
                 raise
             continue  # what is dead depends on too much to be held
-        before, counts = counts, count(needed, training.codes, len(keys) + len(GLUE))
+        before, counts = counts, count(needed, codes, len(keys) + len(GLUE))
         if np.array_equal(before, counts):
             continue  # nothing is ever dead in this space
-        build = partial(AdditiveModel.from_values, encoding, description, dtype=dtype, needed=needed)
         for method, table in values.items():
             try:
-                build(table)
+                AdditiveModel.from_values(encoding, description, table, dtype=dtype, needed=needed)
             except MissingKeys as error:
                 missing = error
                 continue
-            own = np.array([table.get(key, 0.0) for key in keys])
-            for calibration in _fits(Calibration(method, 1.0, 0.0, live), keys, own, counts, training.latency, exact):
-                model = build(calibration.corrected(table)).scaled(calibration.factor, calibration.extra)
-                tried.append(_judge(replace(calibration, residual=model.constant), model, training, held_out))
-    if not tried:
-        assert missing is not None
+            start = Calibration(method, 1.0, 0.0, live)
+            own = counts * np.array([*(table.get(key, 0.0) for key in keys), *([1.0] * len(GLUE))])
+            for extra, corrects in [(True, False)] if exact else itertools.product((False, True), (False, True)):
+                columns, widths = _design(own, len(keys), measured, extra=extra, corrects=corrects, exact=exact)
+                yield _Way(start, table, keys, needed, columns, widths, corrects)
+    if missing is not None and not any(all(key in table for key in keys) for table in values.values()):
         raise missing
-    _, best, model = min(tried, key=lambda item: item[0])
-    return best, model, [calibration for _, calibration, _ in tried]
 
 
-def _fits(
-    start: Calibration, keys: Sequence[str], own: np.ndarray, counts: np.ndarray, measured: np.ndarray, exact: bool
-) -> list[Calibration]:
-    """Ways to calibrate: with and without an extra, with and without corrections of single operators."""
-    each, glue = counts[:, : len(keys)] * own, counts[:, len(keys) :]
-    sums = each.sum(axis=1)
-    if exact:
-        return [replace(start, extra=float(np.median(measured - sums)))]
+def _design(
+    own: np.ndarray, n: int, measured: np.ndarray, *, extra: bool, corrects: bool, exact: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (sum, one, kinds of glue, single workloads) and the standard deviations of their coefficients' priors."""
+    each, glue = own[:, :n], own[:, n:]
     typical = float(np.median(measured))
-    found = []
-    for extra in (0.0, EXTRA_WIDTH):
-        for correction in (0.0, CORRECTION_WIDTH):
-            columns = np.concatenate([sums[:, None], np.ones((len(sums), 1)), glue, each], axis=1)
-            glue_widths = [GLUE_WIDTH * typical / mean if mean else 0.0 for mean in glue.mean(axis=0)]
-            widths = [FACTOR_WIDTH, extra * typical, *glue_widths, *np.full(len(keys), correction)]
-            solution = fit(columns, measured, np.maximum(widths, 1e-9))
-            factor, constant, costs, changes = (
-                solution[0],
-                solution[1],
-                solution[2 : 2 + len(GLUE)],
-                solution[-len(keys) :],
-            )
-            found.append(
-                replace(
-                    start,
-                    factor=float(factor),
-                    extra=float(constant),
-                    glue=dict(zip(GLUE, (costs / factor).tolist(), strict=True)),
-                    corrections=dict(zip(keys, (1 + changes / factor).tolist(), strict=True)) if correction else {},
-                )
-            )
-    return found
+    columns = np.concatenate([each.sum(axis=1)[:, None], np.ones((len(own), 1)), glue, each], axis=1)
+    glue_widths = [GLUE_WIDTH * typical / mean if mean and not exact else 0.0 for mean in glue.mean(axis=0)]
+    extra_width = (1e3 if exact else EXTRA_WIDTH) * typical * extra
+    single = np.full(n, CORRECTION_WIDTH if corrects else 0.0)
+    widths = np.array([0.0 if exact else FACTOR_WIDTH, extra_width, *glue_widths, *single])
+    return columns, np.maximum(widths, 1e-12)
 
 
-def _judge(
-    calibration: Calibration, model: AdditiveModel, training: Observed, held_out: Observed
-) -> tuple[float, Calibration, AdditiveModel]:
-    """Score (lower is better), calibration and model of one way to predict."""
-    score = _rms(model, training)
-    if len(held_out.codes):
-        # Both count: few networks are held out, and the extremes are among the training networks.
-        score = math.hypot(score, _rms(model, held_out))
-        calibration = replace(calibration, error=errors(model.predict(held_out.codes), held_out.latency))
-    return score, calibration, model
+def _score(way: _Way, measured: np.ndarray, unseen: np.ndarray) -> float:
+    """Lower is better: each held-out network predicted from all others; training residuals count a little.
 
+    Among equals operator times from inside networks are preferred, since they need less of a correction.
+    """
+    scale = _scale(measured)
 
-def _rms(model: AdditiveModel, observed: Observed) -> float:
-    """In percent."""
-    return float(
-        100 * np.sqrt((((model.predict(observed.codes) - observed.latency) / _scale(observed.latency)) ** 2).mean())
-    )
+    def residual(used: np.ndarray, judged: np.ndarray) -> np.ndarray:
+        predicted = way.columns[judged] @ way.coefficients(measured, used)
+        return np.asarray((predicted - measured[judged]) / scale[judged])
+
+    seen = float(np.sqrt((residual(~unseen, ~unseen) ** 2).mean()))
+    if not unseen.any():
+        return seen
+    every = np.arange(len(measured))
+    left_out = [residual(every != h, every == h)[0] for h in every[unseen]]
+    score = math.hypot(float(np.sqrt(np.mean(np.square(left_out)))), 0.3 * seen)
+    return score * (1.0 if way.start.method == "in-context" else 1.1)

@@ -28,7 +28,7 @@ from .table import LatencyTable, Provenance, WorkloadRow
 
 T = TypeVar("T")
 Method = Literal["auto", "isolated", "in-context"]
-HELD_OUT = 6
+HELD_OUT = 8
 HELD_OUT_SEED = 20_000
 CANARY = 0.05
 """Drift of the reference operator that is worth a word."""
@@ -195,7 +195,7 @@ class _Profile:
                 self._finish(table, {key: _spread(ms) for key, ms in traced.items()})
             networks = [a.as_dict() for key, a in self.networks.architectures.items() if key in latency]
             table.set_calibration({**calibration.as_dict(), "networks": networks})
-            table.add_record("calibration", {"tried": [c.as_dict() for c in self.tried]})
+            table.add_record("calibration", {"tried": [c.as_dict() for c in self.tried], "in-context": traced})
         return calibration
 
     def _measure_networks(

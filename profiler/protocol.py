@@ -1,15 +1,15 @@
 """The measuring protocol: how often, how far apart, and which of the samples make the value.
 
 Contention comes in bursts that the measuring process cannot see, and cores change their clock in steps of a few
-percent, several times a second. So each workload is visited many times, spread out, between two timings of a fixed reference;
-dividing by it takes out what slows everything alike. Where that does not help (it is tried on the samples themselves),
-the low end of the plain times is taken.
+percent, several times a second. So each workload is visited many times, spread out, between two timings of a fixed
+reference; dividing by it takes out what slows everything alike. Where that does not help (it is tried on the samples
+themselves), the low end of the plain times is taken.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -22,8 +22,6 @@ STEADY = (0.15, 0.55)
 """Ranks of the visits whose mean is the value, where visits are divided by their reference."""
 LOW_END = (0.0, 0.25)
 """Ranks of the visits whose mean is the value otherwise."""
-FULL_SPEED = 10
-"""Percentile of the reference's times that stands for the core undisturbed."""
 HELPS = 0.9
 """The reference is used where it brings the scatter of visits below this share."""
 
@@ -118,22 +116,26 @@ def reference_times(visits: Sequence[Timed]) -> Values | None:
     return np.array([np.mean(v.reference) for v in visits])
 
 
-def full_speed(visits: Mapping[str, Sequence[Timed]]) -> float | None:
-    """Time of the reference on the undisturbed core, ns; None where dividing by it does not steady the visits."""
-    before, after = [], []
+def full_speed(visits: Mapping[str, Sequence[Timed]], values: Callable[[Sequence[Timed]], Values]) -> float | None:
+    """Time of the reference while these workloads run undisturbed, ns; None where dividing by it steadies nothing.
+
+    So chosen that, over all workloads, dividing leaves the low end of the plain times where it is.
+    """
+    plain, steady, level = [], [], []
     for own in visits.values():
         reference = reference_times(own)
         if reference is not None and len(own) >= 5:
-            values = operator_values(own)
-            before.append(_scatter(values))
-            after.append(_scatter(values / reference))
-    if not before or np.median(after) > HELPS * np.median(before):
+            ms = values(own)
+            plain.append(_scatter(ms))
+            steady.append(_scatter(ms / reference))
+            level.append(_mean_of_ranks(ms, LOW_END) / _mean_of_ranks(ms / reference, STEADY))
+    if not plain or np.median(steady) > HELPS * np.median(plain):
         return None
-    return float(np.percentile(np.concatenate([v.reference for own in visits.values() for v in own]), FULL_SPEED))
+    return float(np.median(level))
 
 
 def estimate_operator(visits: Sequence[Timed], protocol: MeasuringProtocol, speed: float | None) -> Estimate:
-    """Latency of an operator; `speed` is what `full_speed` says of all visits of the table."""
+    """Latency of an operator; `speed` is what `full_speed` says of all operators."""
     value, error = _estimate(operator_values(visits), visits, speed)
     started = [v.started for v in visits]
     enough = len(visits) >= min(protocol.min_visits, protocol.max_visits)
@@ -143,7 +145,7 @@ def estimate_operator(visits: Sequence[Timed], protocol: MeasuringProtocol, spee
 
 
 def estimate_network(visits: Sequence[Timed], clock: str, speed: float | None) -> Estimate:
-    """Latency of a whole network."""
+    """Latency of a whole network; `speed` is what `full_speed` says of all networks."""
     value, error = _estimate(network_values(visits, clock), visits, speed)
     return Estimate(value, max(0.0, value - 2 * error), value + 2 * error, True)
 
