@@ -22,7 +22,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised whenever lowering emits something else for the same operators."""
 
 

@@ -130,7 +130,8 @@ class Graph:
 
         Constants are folded (on the meta device by shape alone), dead nodes and no-op views and copies dropped, and
         batch norm is folded into the convolution or linear layer before it; one that stands alone becomes a node
-        ``batch_norm(x, weight, bias, mean, var, eps)``. A call whose nodes all vanished stays in ``calls``.
+        ``batch_norm(x, weight, bias, mean, var, eps)``. Constants by channel that are summed with a convolution's
+        result go into its bias. A call whose nodes all vanished stays in ``calls``.
         """
         from .simplify import simplify
 
@@ -188,3 +189,20 @@ def map_refs(item: Any, replace: Mapping[int, int]) -> Any:
     if isinstance(item, tuple):
         return tuple(map_refs(part, replace) for part in item)
     return item
+
+
+class Aliases:
+    """Which value stands for another, in a graph that is being rewritten; ``names`` has an entry for each replaced."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, int] = {}
+
+    def now(self, value_id: int) -> int:
+        """The value that stands for this one, itself where none does."""
+        while value_id in self.names:
+            value_id = self.names[value_id]
+        return value_id
+
+    def replace(self, value_id: int, by: int) -> None:
+        """Let ``by`` stand for a value from now on."""
+        self.names[value_id] = self.now(by)

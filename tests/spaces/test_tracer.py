@@ -7,42 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from hwnas.spaces.tracer import Graph, Untraceable, trace
+from hwnas.spaces.tracer import Untraceable, trace
+from hwnas.testing.graphs import Function, randomise, replay
 from torch import Tensor, nn
-
-
-class Function(nn.Module):
-    def __init__(self, function: Callable[..., object]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Tensor) -> object:
-        return self.function(*args)
-
-
-def replay(graph: Graph, inputs: list[Tensor]) -> list[Tensor]:
-    """Runs a graph with torch's own operators: the reference for what a trace means."""
-    known = dict(graph.constants)
-    known.update({value.id: tensor for value, tensor in zip(graph.inputs, inputs, strict=True)})
-
-    def fill(arg: object) -> object:
-        if hasattr(arg, "id"):
-            return known[arg.id]
-        return [fill(item) for item in arg] if isinstance(arg, tuple) else arg
-
-    for node in graph.nodes:
-        name, _, overload = node.op.partition(".")
-        args, kwargs = [fill(arg) for arg in node.args], {key: fill(arg) for key, arg in node.kwargs.items()}
-        if name == "batch_norm":
-            x, weight, bias, mean, var, eps = args
-            result = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
-        elif name in ("view", "_unsafe_view"):  # by meaning: copies that made the memory fit are gone
-            result = args[0].reshape(args[1])
-        else:
-            result = getattr(getattr(torch.ops.aten, name), overload or "default")(*args, **kwargs)
-        results = [result] if isinstance(result, Tensor) else list(result)
-        known.update({value.id: tensor for value, tensor in zip(node.outputs, results, strict=False)})
-    return [known[value.id] for value in graph.outputs]
 
 
 def mbconv(norm: bool = True) -> nn.Sequential:
@@ -55,15 +22,6 @@ def mbconv(norm: bool = True) -> nn.Sequential:
 
 def encoder(heads: int = 4) -> nn.Module:
     return nn.TransformerEncoderLayer(16, heads, 32, batch_first=True)
-
-
-def randomise(module: nn.Module) -> nn.Module:
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            for tensor in (child.running_mean, child.running_var, child.weight, child.bias):
-                if tensor is not None:
-                    nn.init.uniform_(tensor, 0.5, 1.5)
-    return module
 
 
 def roll_written(x: Tensor) -> Tensor:
@@ -161,26 +119,6 @@ def test_digest_is_the_same_in_another_process() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == trace(encoder(), [torch.zeros(1, 5, 16)]).digest()
-
-
-def test_batch_norm_disappears_into_the_convolution() -> None:
-    graph = trace(mbconv(), [torch.randn(IMAGE)]).simplified()
-    assert [node.op for node in graph.nodes] == ["convolution", "hardtanh", "convolution", "hardtanh", "convolution"]
-
-
-def test_batch_norm_stays_where_something_else_reads_the_convolution() -> None:
-    convolution, norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
-    graph = trace(Function(lambda x: norm.eval()(y := convolution(x)) + y), [torch.randn(IMAGE)]).simplified()
-    assert [node.op for node in graph.nodes] == ["convolution", "batch_norm", "add.Tensor"]
-
-
-def test_identity_and_zeros_have_no_nodes_but_a_product_with_zero_has() -> None:
-    x = torch.randn(IMAGE)
-    assert trace(nn.Identity(), [x]).simplified().nodes == []
-    assert trace(nn.Identity(), [x]).outputs == trace(nn.Identity(), [x]).inputs
-    assert trace(Function(torch.zeros_like), [x]).simplified().nodes == []
-    assert trace(nn.Dropout(0.5), [x]).simplified().nodes == []
-    assert [node.op for node in trace(Function(lambda x: x * 0), [x]).simplified().nodes] == ["mul.Tensor"]
 
 
 def test_dependence_on_the_input_is_by_elements_not_by_shape() -> None:
@@ -297,14 +235,3 @@ def test_several_inputs_and_integers() -> None:
     graph = trace(module, [torch.zeros(2), torch.zeros(4, dtype=torch.int64)])
     assert [(value.shape, value.dtype) for value in graph.inputs] == [((2,), "float32"), ((4,), "int64")]
     assert [value.shape for value in graph.outputs] == [(2,), (4, 3)]
-
-
-def test_adding_zeros_costs_nothing():
-    class Sum(nn.Module):
-        def forward(self, x):
-            return torch.relu(x) + torch.zeros_like(x) + (torch.zeros_like(x) + torch.zeros_like(x))
-
-    graph = trace(Sum(), [torch.randn(1, 3, 4, 4)]).simplified()
-    assert [node.op for node in graph.nodes] == ["relu"]
-    meta = trace(Sum(), [torch.randn(1, 3, 4, 4, device="meta")]).simplified()
-    assert meta.digest() == graph.digest()
