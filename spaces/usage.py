@@ -24,9 +24,8 @@ TERM_LIMIT = 2_000_000
 """Entries one term may have before it is too large to hold."""
 MERGE_LIMIT = 50_000
 """Entries up to which a term takes in those that depend on no other decisions."""
-
 EXPAND_LIMIT = 50_000
-"""Entries up to which a term has one for each candidate in any case."""
+"""Entries up to which a term has one for each candidate in any case: looking up classes would take longer."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ def terms(description: SpaceDescription, *, live: bool, classes: bool = False, g
 
     Args:
         live: as for `usage`.
-        classes: let a term have an entry for each class of candidates that act alike in it, instead of each candidate.
+        classes: where a term has more than `EXPAND_LIMIT` entries with one for each candidate, let it have one for
+            each class of candidates that act alike in it; smaller ones have one for each candidate all the same.
         glue: with `live`, also what lies between the operators (see `spaces.glue`), as far as terms can hold it.
 
     Raises:

@@ -128,10 +128,21 @@ def test_classes_save_entries_where_candidates_act_alike() -> None:
     space = make("darts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(usage_module, "MERGE_LIMIT", 0)
+        patch.setattr(usage_module, "EXPAND_LIMIT", 0)
         few, many = (terms(space.description, live=True, classes=c) for c in (True, False))
     assert 0 < 3 * sum(t.workloads.size for t in few) < sum(t.workloads.size for t in many)
     codes, cost = space.encoding.sample(300, np.random.default_rng(6)), costs(space.description)
     np.testing.assert_allclose(by_terms(few, codes, cost), by_terms(many, codes, cost))
+
+
+def test_only_large_terms_have_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = make("darts")
+    sizes = sorted(math.prod(t.sizes) for t in terms(space.description, live=True))
+    monkeypatch.setattr(usage_module, "EXPAND_LIMIT", sizes[-1] - 1)
+    found = terms(space.description, live=True, classes=True)
+    expanded = [math.prod(map(len, t.classes)) for t in found if t.classes is not None]
+    assert set(expanded) == {sizes[-1]}
+    assert sorted([*expanded, *(math.prod(t.sizes) for t in found if t.classes is None)]) == sizes
 
 
 def test_too_many_combinations_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
