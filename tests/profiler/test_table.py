@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sqlite3
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hwnas.devices.data import Samples
 from hwnas.profiler.table import LatencyTable, Provenance, TableError, WorkloadRow
 from hwnas.profiler.table_schema import KINDS, MAX_TEXT
 from hypothesis import given, settings
@@ -32,7 +33,7 @@ ABOUT = Provenance(
 
 def samples(*wall: int, cpu: tuple[int, ...] | None = None, started: float = 1.5) -> Any:
     times = np.array(wall, dtype=np.int64)
-    return SimpleNamespace(wall=times, cpu=times if cpu is None else np.array(cpu, dtype=np.int64), started=started)
+    return Samples(wall=times, cpu=times if cpu is None else np.array(cpu, dtype=np.int64), started=started)
 
 
 @pytest.fixture
@@ -70,15 +71,17 @@ def test_rows_count_visits_and_runs(table: LatencyTable) -> None:
 def test_raw_samples_come_back_as_they_were(table: LatencyTable) -> None:
     session = table.add_session({})
     table.add_visit("a 1", samples(2**62, 0, cpu=(7, 9), started=1e9 + 0.25), session)
-    table.add_visit("a 1", SimpleNamespace(wall=[3], cpu=[], started=0), session)
+    table.add_visit("a 1", Samples(wall=np.array([3]), cpu=np.empty(0, np.int64), started=0), session)
+    table.add_visit("b 1", replace(samples(1, 2), reference=np.array([40, 50])), session)
     first, second = table.visits("a 1")
     assert first.wall.dtype == np.int64
     assert first.wall.tolist() == [2**62, 0]
     assert first.cpu.tolist() == [7, 9]
     assert (first.started, first.session) == (1e9 + 0.25, session)
     assert (second.wall.tolist(), second.cpu.tolist()) == ([3], [])
-    assert table.visits("b 1") == []
-    assert {key: len(visits) for key, visits in table.all_visits().items()} == {"a 1": 2}
+    assert first.reference.tolist() == []
+    assert [visit.reference.tolist() for visit in table.visits("b 1")] == [[40, 50]]
+    assert {key: len(visits) for key, visits in table.all_visits().items()} == {"a 1": 2, "b 1": 1}
 
 
 def test_samples_lie_as_little_endian_int64(table: LatencyTable) -> None:
@@ -189,8 +192,8 @@ def test_results_that_make_no_sense(table: LatencyTable) -> None:
         (samples(), "0 wall times"),
         (samples(1, 2, cpu=(1,)), "2 wall times and 1 CPU times"),
         (samples(-1), "negative time"),
-        (SimpleNamespace(wall=np.array([1.5]), cpu=np.array([1]), started=0), "whole nanoseconds"),
-        (SimpleNamespace(wall=np.array([[1]]), cpu=np.array([[1]]), started=0), "whole nanoseconds"),
+        (Samples(wall=np.array([1.5]), cpu=np.array([1]), started=0), "whole nanoseconds"),
+        (Samples(wall=np.array([[1]]), cpu=np.array([[1]]), started=0), "whole nanoseconds"),
         (samples(1, started=math.nan), "start time"),
         (samples(1, started=-1), "start time"),
     ],

@@ -8,10 +8,10 @@ import random
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hwnas.devices.data import Samples
 from hwnas.profiler.table import LatencyTable, Provenance, TableError, WorkloadRow
 from hwnas.profiler.table_schema import SCHEMA_VERSION
 
@@ -27,7 +27,7 @@ def fill(path: Path, keys: int = 20) -> None:
             visits = {}
             for i in range(keys):
                 wall = rng.integers(0, 2**40, 3)
-                visits[f"key {i}"] = SimpleNamespace(wall=wall, cpu=wall, started=1.0)
+                visits[f"key {i}"] = Samples(wall=wall, cpu=wall, started=1.0)
             table.add_visits(visits, session)
         for i in range(keys):
             table.finish(f"key {i}", latency=float(i))

@@ -9,11 +9,11 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hwnas.devices.data import Samples
 from hwnas.profiler.table import LatencyTable, Provenance, TableError, WorkloadRow
 
 ABOUT = Provenance(device="cpu", unit="ms", settings={"batch": 1})
@@ -28,7 +28,7 @@ def fill(path: Path, keys: int = 20) -> None:
             visits = {}
             for i in range(keys):
                 wall = rng.integers(0, 2**40, 3)
-                visits[f"key {i}"] = SimpleNamespace(wall=wall, cpu=wall, started=1.0)
+                visits[f"key {i}"] = Samples(wall=wall, cpu=wall, started=1.0)
             table.add_visits(visits, session)
         for i in range(keys):
             table.finish(f"key {i}", latency=float(i))

@@ -15,8 +15,8 @@ from hwnas.profiler.table import LatencyTable, Provenance, TableError
 
 WRITER = """
 import sys
-from types import SimpleNamespace
 import numpy as np
+from hwnas.devices.data import Samples
 from hwnas.profiler.table import LatencyTable, Provenance, WorkloadRow
 
 path, name, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -26,7 +26,7 @@ with LatencyTable.create(path, Provenance(device="cpu", unit="ms")) as table:
     table.register(WorkloadRow(key, "op") for key in keys)
     for n in range(rounds):
         wall = np.array([name, n, 0])
-        table.add_visits({key: SimpleNamespace(wall=wall, cpu=wall, started=0) for key in keys}, session)
+        table.add_visits({key: Samples(wall=wall, cpu=wall, started=0) for key in keys}, session)
         print(n, flush=True)
 """
 KEYS = 20

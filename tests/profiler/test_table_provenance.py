@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hwnas.devices.data import Samples
 from hwnas.errors import HwnasError
 from hwnas.profiler.table import LatencyTable, Provenance, TableError, TableMismatch, WorkloadRow
 from hypothesis import given
@@ -30,7 +30,7 @@ ABOUT = Provenance(
 
 def samples(*wall: int, cpu: tuple[int, ...] | None = None, started: float = 1.5) -> Any:
     times = np.array(wall, dtype=np.int64)
-    return SimpleNamespace(wall=times, cpu=times if cpu is None else np.array(cpu, dtype=np.int64), started=started)
+    return Samples(wall=times, cpu=times if cpu is None else np.array(cpu, dtype=np.int64), started=started)
 
 
 OTHER: list[tuple[str, Provenance, object, object]] = [
