@@ -98,13 +98,15 @@ def fit(columns: np.ndarray, measured: np.ndarray, widths: np.ndarray) -> np.nda
     Args:
         columns: (N, K); the first is expected to have coefficient 1, the others 0.
         measured: (N,).
-        widths: (K,) standard deviations of the priors.
+        widths: (K,) standard deviations of the priors; 0 for a coefficient that is given.
     """
     scale = _scale(measured) * NOISE
     prior = np.zeros(columns.shape[1])
     prior[0] = 1.0
-    left = np.vstack([columns / scale[:, None], np.diag(1 / widths)])
-    return np.asarray(np.linalg.lstsq(left, np.concatenate([measured / scale, prior / widths]), rcond=None)[0])
+    # Solved for the deviations in units of their priors, which keeps the numbers of one size.
+    left = np.vstack([columns * widths / scale[:, None], np.eye(len(prior))])
+    right = np.concatenate([(measured - columns @ prior) / scale, np.zeros(len(prior))])
+    return np.asarray(prior + widths * np.linalg.lstsq(left, right, rcond=None)[0])
 
 
 def refit_factor(predicted: np.ndarray, measured: np.ndarray) -> float:
@@ -115,7 +117,7 @@ def refit_factor(predicted: np.ndarray, measured: np.ndarray) -> float:
 
 def _scale(measured: np.ndarray) -> np.ndarray:
     """What errors are relative to: the latency, but for networks that take almost no time."""
-    return np.asarray(np.maximum(measured, np.median(measured) / 4))
+    return np.asarray(np.maximum(measured, np.median(measured) / 200))
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ def _ways(
     """Operator times by each method, dead operators in or out, with and without an extra and single corrections."""
     keys = [w.key(description.batch, dtype) for w in description.workloads]
     missing: MissingKeys | None = None
+    covered = False
     counts = np.empty(0)
     for live in (True, False):
         try:
@@ -222,12 +225,13 @@ def _ways(
             except MissingKeys as error:
                 missing = error
                 continue
+            covered = True
             start = Calibration(method, 1.0, 0.0, live)
             own = counts * np.array([*(table.get(key, 0.0) for key in keys), *([1.0] * len(GLUE))])
             for extra, corrects in [(True, False)] if exact else itertools.product((False, True), (False, True)):
                 columns, widths = _design(own, len(keys), measured, extra=extra, corrects=corrects, exact=exact)
                 yield _Way(start, table, keys, needed, columns, widths, corrects)
-    if missing is not None and not any(all(key in table for key in keys) for table in values.values()):
+    if missing is not None and not covered:
         raise missing
 
 
@@ -242,7 +246,7 @@ def _design(
     extra_width = (1e3 if exact else EXTRA_WIDTH) * typical * extra
     single = np.full(n, CORRECTION_WIDTH if corrects else 0.0)
     widths = np.array([0.0 if exact else FACTOR_WIDTH, extra_width, *glue_widths, *single])
-    return columns, np.maximum(widths, 1e-12)
+    return columns, widths
 
 
 def _score(way: _Way, measured: np.ndarray, unseen: np.ndarray) -> float:
