@@ -1,7 +1,8 @@
 """What a compiled network has between its operators, as far as it depends on the architecture.
 
 - Where several nodes' outputs are summed (or joined otherwise), one operation for each live one beyond the first.
-- Where an operator with weights sees only constants, it is folded away, but its constant result is still added.
+- Where an operator with weights sees only constants, it is folded away, but its constant result is still added, unless
+  another operator with weights takes it up into its bias.
 - Operators without weights that do the same to the same input are done once (common subexpressions).
 """
 
@@ -20,38 +21,93 @@ GLUE = ("glue: sum", "glue: constant")
 """Names under which the two kinds of glue have their cost; in a term their numbers follow those of the workloads."""
 
 Column = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+
+
+class Sums:
+    """Which nodes' outputs each node reads combined, and who else reads the same."""
+
+    def __init__(self, description: SpaceDescription) -> None:
+        self.description = description
+        self.weightless = np.array([w.weightless for w in description.workloads] + [True])
+        several = [{own for own in node.data if own} for node in description.nodes]
+        self.reads = [next(iter(own)) if len(own) == 1 else () for own in several]
+        self.readers: dict[tuple[int, ...], list[int]] = {}
+        for v, own in enumerate(self.reads):
+            self.readers.setdefault(own, []).append(v)
+        self.all = {sources for own in several for sources in own} | {description.outputs}
+
+    def behind(self, members: Iterable[int]) -> set[int]:
+        """The members, and all nodes on which it depends whether a constant added to one is taken up further back."""
+        found: set[int] = set()
+        waiting = set(members)
+        while waiting:
+            v = waiting.pop()
+            found.add(v)
+            sources = self.reads[v]
+            if sources and INPUT not in sources and self._passes(v):
+                waiting |= {*sources, *self.readers[sources]} - found
+        return found
+
+    def _passes(self, v: int) -> bool:
+        """Whether some candidate of a node is an identity."""
+        node = self.description.nodes[v]
+        return any(own and None in used for own, used in zip(node.data, node.workloads, strict=True))
+
+    def takes(self, v: int, evaluation: Evaluation, known: dict[int, Flags]) -> Flags:
+        """Whether node `v` is live and takes a constant up: it has weights, or passes on what one with weights made."""
+        if v not in known:
+            alive, workloads = evaluation.live(), evaluation.workloads()
+            result = alive[v] & ~self.weightless[workloads[v]]
+            sources = self.reads[v]
+            if sources and INPUT not in sources and self._passes(v):
+                alone = np.sum([alive[u] for u in self.readers[sources]], axis=0) == 1
+                one = np.sum([alive[u] for u in sources], axis=0) == 1
+                maker = np.any([self.takes(u, evaluation, known) for u in sources], axis=0)
+                result = result | (alive[v] & (workloads[v] < 0) & alone & one & maker)
+            known[v] = result
+        return known[v]
 
 
 @dataclass(frozen=True)
 class Join:
-    """Nodes whose outputs are combined by the network itself."""
+    """Nodes whose outputs are combined by the network itself.
+
+    Attributes:
+        members: these nodes. nodes: all that its cost depends on.
+    """
 
     members: tuple[int, ...]
+    nodes: tuple[int, ...]
+    sums: Sums
 
     def columns(self, description: SpaceDescription, evaluation: Evaluation) -> list[Column]:
         """What it costs in each architecture: numbers of glue, -1 for nothing."""
         number = len(description.workloads)
-        alive, constant = evaluation.live(), self._constants(description, evaluation)
+        alive = evaluation.live()
         count = np.sum([alive[v] for v in self.members], axis=0)
         sums = [np.where(count > k, number, -1).astype(np.int32) for k in range(1, len(self.members))]
-        return [*sums, np.where(constant & (count > 0), number + 1, -1).astype(np.int32)]
+        constant = self._constant(description, evaluation) & (count > 0)
+        return [*sums, np.where(constant, number + 1, -1).astype(np.int32)]
 
-    def _constants(self, description: SpaceDescription, evaluation: Evaluation) -> NDArray[np.bool_]:
+    def _constant(self, description: SpaceDescription, evaluation: Evaluation) -> Flags:
+        """Whether a constant is added to something that cannot take it up into its own bias."""
         fed, used, workloads = evaluation.fed(), evaluation.used(), evaluation.workloads()
-        weighted = np.array([not w.weightless for w in description.workloads] + [False])
-        found = np.zeros(evaluation.n, bool)
+        found, taken = np.zeros((2, evaluation.n), bool)
+        known: dict[int, Flags] = {}
         for v in self.members:
             reached = evaluation.reached(description.nodes[v].reach)
-            found |= used[v] & ~fed[v] & reached & weighted[workloads[v]]
-        return found
+            found |= used[v] & reached & ~fed[v] & ~self.sums.weightless[workloads[v]]
+            taken |= self.sums.takes(v, evaluation, known)
+        return found & ~taken
 
 
 def joins(description: SpaceDescription, certain: Iterable[int]) -> list[Join]:
     """Joins with a member that is not `certain` to be live."""
-    sets = {sources for node in description.nodes for sources in node.data} | {description.outputs}
+    sums = Sums(description)
     surely = set(certain)
-    found = {tuple(u for u in sources if u != INPUT) for sources in sets if not surely.issuperset(sources)}
-    return [Join(members) for members in sorted(found) if len(members) > 1]
+    found = {tuple(u for u in sources if u != INPUT) for sources in sums.all if not surely.issuperset(sources)}
+    return [Join(members, tuple(sorted(sums.behind(members))), sums) for members in sorted(found) if len(members) > 1]
 
 
 def twins(description: SpaceDescription) -> dict[int, tuple[int, ...]]:

@@ -105,7 +105,7 @@ def _items(description: SpaceDescription, dependence: Dependence, *, glue: bool)
     ]
     if glue:
         certain = dependence.surely_fed & dependence.surely_used
-        items += [_Item(join.members, join) for join in joins(description, certain)]
+        items += [_Item(join.nodes, join) for join in joins(description, certain)]
     return [_Item(item.nodes[:1]) if _too_large(dependence, item) and item.join is None else item for item in items]
 
 
