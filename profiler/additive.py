@@ -25,6 +25,8 @@ from ..spaces.usage import Term, terms
 
 CHUNK = 8192
 """Rows predicted at a time, so that what is gathered stays in the cache."""
+LISTED = 50_000
+"""Architectures up to which the extremes of a space are found by predicting all of it."""
 
 
 class MissingKeys(HwnasError):
@@ -58,7 +60,7 @@ class CostTerm:
 
 @dataclass(frozen=True)
 class Range:
-    """The latencies a space spans: exact for a table without interacting choices, else found by local search.
+    """The latencies a space spans: exact for small spaces and without interacting choices, else by local search.
 
     `smallest` and `largest` are integer-encoded architectures, `mean` the expectation at uniform probabilities.
     """
@@ -170,7 +172,13 @@ class AdditiveModel:
         return Range(low, high, float(self.expected(uniform)), smallest, largest)
 
     def _extreme(self, sign: int) -> np.ndarray:
-        """Coordinate descent from several starts; one sweep is exact where every term has one decision."""
+        """By prediction of all, or else by coordinate descent from several starts.
+
+        One sweep is exact where every term has one decision.
+        """
+        if self._joint and self.encoding.size <= LISTED:
+            codes = np.concatenate(list(self.encoding.enumerate()))
+            return np.asarray(codes[int(np.argmin(sign * self.predict(codes)))])
         rng = np.random.default_rng(0)
         starts = self.encoding.sample(1 if not self._joint else 24, rng)
         best = min((self._descend(row.copy(), sign) for row in starts), key=lambda item: item[0])

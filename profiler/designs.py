@@ -20,7 +20,7 @@ def designed(encoding: Encoding, n: int, *, ends: Codes | None = None) -> Codes:
     rows = list(uniform(encoding) if ends is None else encoding.canonical(ends))
     rng = np.random.default_rng(1812_00332)
     orders: list[np.ndarray] = []
-    for r in range(max(0, 4 * (n - len(rows)))):
+    for r in range(4 * n):  # some come out alike
         if r % max(map(len, encoding.decisions)) == 0:
             orders = [rng.permutation(len(d)) for d in encoding.decisions]
         rows.append(np.array([order[r % len(order)] for order in orders], np.int16))
