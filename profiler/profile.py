@@ -206,7 +206,7 @@ class _Profile:
         ends, typical = self._ends(values)
         rows = designed(encoding, self._affordable(typical), ends=ends)
         self.networks.add(rows, "calibration")
-        unseen = 3 if self.request.device.exact else HELD_OUT
+        unseen = min(3 if self.request.device.exact else HELD_OUT, max(1, self.request.space.size // 8))
         self.networks.add(held_out(encoding, unseen, HELD_OUT_SEED, rows), "held-out")
         table.register(self.networks.rows())
         artifacts = {key: partial(self.networks.artifact, key) for key in self.networks.codes}
@@ -218,13 +218,14 @@ class _Profile:
 
     def _affordable(self, typical: float) -> int:
         """How many calibration networks, of so many ms each: every candidate occurs in one, and time is short."""
+        few = max(3, self.request.space.size // 3)  # a small space keeps some to be compared with
         if self.request.device.exact:
-            return 4
+            return min(4, few)
         least = min(2 + max(map(len, self.request.space.encoding.decisions)), 16)
         if not typical:
-            return 16
+            return min(16, few)
         seconds = typical * 1e-3 * self.request.protocol.network_run_count
-        return int(np.clip(NETWORK_SECONDS / seconds, least, 48))
+        return min(int(np.clip(NETWORK_SECONDS / seconds, least, 48)), few)
 
     def _ends(self, values: Mapping[str, float] | None) -> tuple[np.ndarray | None, float]:
         """Encoded smallest and largest network by the plain sum, and what a typical one takes."""
