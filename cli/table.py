@@ -1,6 +1,7 @@
 """``hwnas table show|check|range|diff|export|import``."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,14 +54,15 @@ def show(
         about = json.loads(opened.provenance.to_json())
         calibration, sessions = opened.calibration, opened.sessions()
     known = {name: value for name, value in about.items() if value not in ("", {}, None)}
-    output.table(("", "provenance"), [(name, _flat(value)) for name, value in known.items()])
+    environment = known.pop("environment", {})
+    output.table(("", "provenance"), [(n, _flat(v)) for n, v in (*known.items(), *_machine(environment).items())])
     output.table(
         ("key", "latency", "low", "high", "visits", "runs", "status", "reason"),
         [(r.key, r.latency, r.low, r.high, r.visits, r.runs, r.status, r.reason) for r in rows],
         title=f"{len(rows)} rows, in {about['unit']}",
     )
     if calibration:
-        output.table(("", "calibration"), [(name, _flat(value)) for name, value in calibration.items()])
+        output.table(("", "calibration"), [(name, _flat(value)) for name, value in _summary(calibration).items()])
     output.finish(
         {
             "table": table,
@@ -73,6 +75,31 @@ def show(
             "rows": [{**row_dict(row), "kind": row.kind, "phases": row.phases} for row in rows],
         }
     )
+
+
+def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader looks for first in an environment; --json has all of it."""
+    cpu = environment.get("cpu") if isinstance(environment.get("cpu"), dict) else {}
+    runtime = environment.get("runtime") if isinstance(environment.get("runtime"), dict) else {}
+    shown = {
+        "cpu": cpu.get("model"),
+        "cores": cpu.get("logical"),
+        "governor": cpu.get("governor"),
+        "runtime": f"{runtime.get('name', '')} {runtime.get('version', '')}".strip(),
+        "clock": environment.get("clock"),
+        "host": environment.get("host"),
+        "system": f"{environment.get('system', '')} {environment.get('kernel', '')}".strip(),
+        "virtualisation": environment.get("virtualisation"),
+        "load": environment.get("load"),
+    }
+    return {name: value for name, value in shown.items() if value not in ("", None)}
+
+
+def _summary(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """A calibration without what has a line for each network or operator."""
+    many = {"networks": "calibrated on", "corrections": "single operators corrected"}
+    short = {name: value for name, value in calibration.items() if name not in many}
+    return short | {label: len(calibration[name]) for name, label in many.items() if calibration.get(name)}
 
 
 @app.command(
