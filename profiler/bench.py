@@ -82,6 +82,10 @@ class AnyBench(ABC):
     def unload(self, keys: Sequence[str]) -> None:
         """Give workloads back; those that are gone already are passed over."""
 
+    def unmeasured(self, keys: Sequence[str], *, networks: bool = False) -> list[str]:
+        """Those of the keys that the table does not hold enough visits of; only they need to be loaded."""
+        return list(keys)
+
     @abstractmethod
     def operators(self, keys: Sequence[str]) -> dict[str, Estimate]:
         """Cost of single operators; workloads that fail are recorded and left out."""
@@ -171,18 +175,17 @@ class Bench(AnyBench):
         """
         known = self.table.all_visits()
         visits: dict[str, list[Timed]] = {key: list(known.get(key, [])) for key in keys}
-        pending = self._pending(visits)
-        self.canary = self.canary or (sorted(keys)[len(keys) // 2] if keys else "")
+        pending = self._loaded(self._pending(visits))
+        self.canary = self.canary or (sorted(pending)[len(pending) // 2] if pending else "")
         while pending:
             self._check_time()
-            answer = self._round(
-                {*pending, self.canary} & set(self.session.loaded), self.protocol.warmup, self.protocol.runs
-            )
+            now = set(self._loaded([*pending, self.canary]))
+            answer = self._round(now, self.protocol.warmup, self.protocol.runs)
             for key, samples in answer.samples.items():
                 visits[key].append(samples)
             for key in answer.failures:
                 visits.pop(key, None)
-            pending = self._pending(visits)
+            pending = self._loaded(self._pending(visits))
             self.progress.step("operators", len(visits) - len(pending), len(visits))
         speed = full_speed(visits, operator_values)
         return {key: estimate_operator(v, self.protocol, speed) for key, v in visits.items() if v}
@@ -190,11 +193,11 @@ class Bench(AnyBench):
     def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
         """Give each network its visits, round robin in random order; visits that the table holds already count."""
         visits = self.table.all_visits()
-        left = {key: max(0, self.protocol.network_visits - len(visits.get(key, []))) for key in keys}
+        left = {key: max(0, self.protocol.network_visits - len(visits.get(key, []))) for key in self._loaded(keys)}
         total = sum(left.values())
         while any(left.values()):
             self._check_time()
-            now = {key for key in keys if left[key]}
+            now = {key for key, n in left.items() if n}
             answer = self._round(now, self.protocol.network_warmup, self.protocol.network_runs)
             left = {key: 0 if key in answer.failures else n - (key in now) for key, n in left.items()}
             self.progress.step("networks", total - sum(left.values()), total)
@@ -203,6 +206,16 @@ class Bench(AnyBench):
         clock = self.device.clock
         speed = full_speed(visits, partial(network_values, clock=clock))
         return {key: estimate_network(visits[key], clock, speed) for key in keys if key in visits and key not in failed}
+
+    def unmeasured(self, keys: Sequence[str], *, networks: bool = False) -> list[str]:
+        known = self.table.all_visits()
+        if networks:
+            return [key for key in keys if len(known.get(key, [])) < self.protocol.network_visits]
+        return self._pending({key: known.get(key, []) for key in keys})
+
+    def _loaded(self, keys: Sequence[str]) -> list[str]:
+        there = set(self.session.loaded)
+        return [key for key in keys if key in there]
 
     def trace(self, key: str) -> NodeTrace:
         self._check_time()

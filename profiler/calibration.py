@@ -143,7 +143,7 @@ class _Way:
             self.start,
             factor=factor,
             extra=extra,
-            glue={name: cost / factor for name, cost in zip(GLUE, costs, strict=True)},
+            glue={name: round(cost / factor, 12) for name, cost in zip(GLUE, costs, strict=True)},
             corrections={k: 1 + c / factor for k, c in zip(self.keys, changes, strict=True)} if self.corrects else {},
         )
 

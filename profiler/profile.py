@@ -172,9 +172,9 @@ class _Profile:
         return self._result(table, calibration)
 
     def _operators(self, bench: AnyBench, keys: Sequence[str]) -> dict[str, Estimate]:
-        artifacts = {key: partial(self.lowerer.workload, self.keys[key]) for key in keys}
+        artifacts = {key: partial(self.lowerer.workload, self.keys[key]) for key in bench.unmeasured(keys)}
         self.reports = self._timed("load", lambda: bench.load(artifacts, "load operators"))
-        estimates = self._timed("operators", lambda: bench.operators(list(self.reports)))
+        estimates = self._timed("operators", lambda: bench.operators(keys))
         bench.unload(list(self.reports))
         return estimates
 
@@ -182,13 +182,13 @@ class _Profile:
 
     def _calibrate(self, bench: AnyBench, table: LatencyTable, isolated: Mapping[str, Estimate]) -> Calibration | None:
         values = {"isolated": {key: e.value for key, e in isolated.items()}} if isolated else {}
-        latency, loaded = self._measure_networks(bench, table, values.get("isolated"))
+        latency = self._measure_networks(bench, table, values.get("isolated"))
         traced: dict[str, list[float]] = {}
-        if self.request.method != "isolated" and "trace" in self.request.device.capabilities:
-            training = [key for key in loaded if self.networks.roles[key] == "calibration" and key in latency]
+        if self._traces:
+            training = [key for key in latency if self.networks.roles[key] == "calibration"]
             traced = self._timed("in-context", lambda: in_context_values(bench, self.networks, training, latency))
             values["in-context"] = {key: float(np.mean(ms)) for key, ms in traced.items()}
-        bench.unload(loaded)
+        bench.unload(list(self.networks.codes))
         calibration = self._timed("calibration", lambda: self._fit(values, latency))
         if calibration is not None:
             if calibration.method == "in-context":
@@ -200,8 +200,8 @@ class _Profile:
 
     def _measure_networks(
         self, bench: AnyBench, table: LatencyTable, values: Mapping[str, float] | None
-    ) -> tuple[dict[str, float], list[str]]:
-        """Latency of the calibration and the held-out networks, and which of them are loaded."""
+    ) -> dict[str, float]:
+        """Latency of the calibration and the held-out networks; what has to be traced yet stays loaded."""
         encoding = self.request.space.encoding
         ends, typical = self._ends(values)
         rows = designed(encoding, self._affordable(typical), ends=ends)
@@ -209,12 +209,22 @@ class _Profile:
         unseen = min(3 if self.request.device.exact else HELD_OUT, max(1, self.request.space.size // 8))
         self.networks.add(held_out(encoding, unseen, HELD_OUT_SEED, rows), "held-out")
         table.register(self.networks.rows())
-        artifacts = {key: partial(self.networks.artifact, key) for key in self.networks.codes}
-        loaded = list(self._timed("load networks", lambda: bench.load(artifacts, "load networks")))
-        estimates = self._timed("networks", lambda: bench.networks(loaded))
+        keys = list(self.networks.codes)
+        untraced = set(keys) - {r["network"] for r in table.records("trace")} if self._traces else set()
+        wanted = {
+            *bench.unmeasured(keys, networks=True),
+            *(k for k in untraced if self.networks.roles[k] == "calibration"),
+        }
+        artifacts = {key: partial(self.networks.artifact, key) for key in keys if key in wanted}
+        self._timed("load networks", lambda: bench.load(artifacts, "load networks"))
+        estimates = self._timed("networks", lambda: bench.networks(keys))
         for key, estimate in estimates.items():
             table.finish(key, latency=estimate.value, low=estimate.low, high=estimate.high)
-        return {key: e.value for key, e in estimates.items()}, loaded
+        return {key: e.value for key, e in estimates.items()}
+
+    @property
+    def _traces(self) -> bool:
+        return self.request.method != "isolated" and "trace" in self.request.device.capabilities
 
     def _affordable(self, typical: float) -> int:
         """How many calibration networks, of so many ms each: every candidate occurs in one, and time is short."""
