@@ -79,8 +79,7 @@ def show(
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader looks for first in an environment; --json has all of it."""
-    cpu = environment.get("cpu") if isinstance(environment.get("cpu"), dict) else {}
-    runtime = environment.get("runtime") if isinstance(environment.get("runtime"), dict) else {}
+    cpu, runtime = (part if isinstance(part := environment.get(name), dict) else {} for name in ("cpu", "runtime"))
     shown = {
         "cpu": cpu.get("model"),
         "cores": cpu.get("logical"),

@@ -109,9 +109,14 @@ def test_on_data_and_without_it_is_the_same() -> None:
 
 
 def test_one_run_where_shapes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = []
+    runs: list[object] = []
     explore = discovery.Discovery._explore
-    monkeypatch.setattr(discovery.Discovery, "_explore", lambda self, *plan: (runs.append(plan), explore(self, *plan)))
+
+    def counted(self: discovery.Discovery, *plan: Any) -> Any:
+        runs.append(plan)
+        return explore(self, *plan)
+
+    monkeypatch.setattr(discovery.Discovery, "_explore", counted)
     assert len(load_space("nasbench201")._discover(1).nodes) == 95
     assert len(runs) == 1
 

@@ -179,7 +179,8 @@ def test_built_in_spaces_are_used_without_torch_the_second_time(name: str, tmp_p
 def test_a_foreign_cache_entry_is_replaced() -> None:
     space = load_space("proxyless-small")
     key = space._cache_key(1)
-    for data in ({}, [], {"decisions": 3}, {"decisions": [{}], "workloads": [], "nodes": [], "outputs": []}):
+    foreign: list[Any] = [{}, [], {"decisions": 3}, {"decisions": [{}], "workloads": [], "nodes": [], "outputs": []}]
+    for data in foreign:
         Cache().put_json("space", key, data)
         assert load_space("proxyless-small").size == 86_436
     assert load_space("proxyless-small")._cached(1) == space.description
@@ -218,6 +219,7 @@ def test_choices_in_plain_attributes_are_replaced_too() -> None:
     supernet = space.supernet()
     before = dict(vars(supernet))
     net = space.build(Architecture("listed", {"op": "double"}), supernet)
+    assert isinstance(net, Listed)
     calls: list[nn.Module] = []
     for module in net.modules():
         module.register_forward_pre_hook(lambda module, inputs: calls.append(module))
@@ -225,4 +227,4 @@ def test_choices_in_plain_attributes_are_replaced_too() -> None:
     assert sum(isinstance(module, nn.Linear) for module in calls) == 4
     assert vars(supernet) == before
     assert net.blocks[0] is net.op
-    assert net.method.__self__ is net  # type: ignore[union-attr]
+    assert net.method.__self__ is net  # type: ignore[attr-defined]
