@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..cache import Cache
 from ..devices.base import Artifact, TensorSpec
+from ..devices.provenance import reset_peak, resident_mb
 from ..errors import HwnasError
 from ..spaces.architecture import Architecture
 from ..spaces.description import SpaceDescription, Workload
@@ -22,7 +23,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised whenever lowering emits something else for the same operators."""
 
 
@@ -32,14 +33,15 @@ class Lowerer:
 
     Attributes:
         route: "emitter" (the project's own), "torch.onnx" or "ops"; see `choose_route`.
-        seconds: time spent on lowering so far.
+        costs: digest of an artifact -> what lowering it took, now or when it was cached (`lowering_ms`, and the
+            `lowering_peak_mb` by which this process's peak memory rose).
     """
 
     space: SearchSpace
     format: str
     batch: int = 1
     route: str = "emitter"
-    seconds: float = 0.0
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def description(self) -> SpaceDescription:
@@ -147,19 +149,22 @@ class Lowerer:
         name = json.dumps(identity, sort_keys=True)
         data = Cache().get_bytes("artifact", name)
         if data is not None:
-            return unpack(data)
-        artifact: Artifact = self._timed(make)
-        Cache().put_bytes("artifact", name, pack(artifact))
+            artifact, self.costs[artifact.digest] = unpack(data)
+            return artifact
+        artifact = self._timed(make)
+        Cache().put_bytes("artifact", name, pack(artifact, self.costs[artifact.digest]))
         return artifact
 
     def _timed(self, make: Any) -> Artifact:
+        reset_peak()
+        before, _ = resident_mb()
         start = time.perf_counter()
-        try:
-            with _one_thread():
-                artifact: Artifact = make()
-            return artifact
-        finally:
-            self.seconds += time.perf_counter() - start
+        with _one_thread():
+            artifact: Artifact = make()
+        seconds = time.perf_counter() - start
+        rise = max(0.0, resident_mb()[1] - before)
+        self.costs[artifact.digest] = {"lowering_ms": 1e3 * seconds, "lowering_peak_mb": rise}
+        return artifact
 
 
 @contextmanager
@@ -179,7 +184,7 @@ def _name(item: Workload | Architecture) -> str:
     return item.digest if isinstance(item, Workload) else "network"
 
 
-def pack(artifact: Artifact) -> bytes:
+def pack(artifact: Artifact, cost: Mapping[str, float]) -> bytes:
     """One byte string: a line of JSON, then the model."""
     head: dict[str, Any] = {
         "format": artifact.format,
@@ -187,13 +192,15 @@ def pack(artifact: Artifact) -> bytes:
         "digest": artifact.digest,
         "route": artifact.route,
         "owners": dict(artifact.owners),
+        "cost": dict(cost),
     }
     return json.dumps(head).encode() + b"\n" + artifact.data
 
 
-def unpack(data: bytes) -> Artifact:
+def unpack(data: bytes) -> tuple[Artifact, dict[str, float]]:
     """The inverse of `pack`."""
     line, _, model = data.partition(b"\n")
     head: Mapping[str, Any] = json.loads(line)
     inputs = tuple(TensorSpec(s["name"], tuple(s["shape"]), s["dtype"], s["high"]) for s in head["inputs"])
-    return Artifact(head["format"], model, inputs, head["digest"], head["route"], head["owners"])
+    artifact = Artifact(head["format"], model, inputs, head["digest"], head["route"], head["owners"])
+    return artifact, dict(head["cost"])

@@ -25,6 +25,7 @@ from .protocol import (
     full_speed,
     network_values,
     operator_values,
+    reference_times,
 )
 from .table import LatencyTable
 
@@ -103,7 +104,7 @@ class AnyBench(ABC):
         return {}
 
     def canary_drift(self) -> float | None:
-        """Relative change of the reference operator from the first to the last third of the session."""
+        """Relative change of the canary, an operator visited throughout, from the first to the last third of the session."""
         return None
 
 
@@ -141,7 +142,8 @@ class Bench(AnyBench):
     Attributes:
         session: with the agent that times.
         preemptions, loads: of the rounds so far.
-        canary: key of the reference operator, visited in every round of operators; history: its ms.
+        canary: key of an operator that is visited in every round of operators; history: its times, by the reference
+            where there is one, else in ms.
         last_round: Unix time of the last round's first visit.
     """
 
@@ -223,7 +225,7 @@ class Bench(AnyBench):
 
     def conditions(self) -> dict[str, Any]:
         load = max(self.loads) if self.loads else None
-        return {"preemptions": self.preemptions, "max_load": load, "canary": self.canary, "canary_ms": self.history}
+        return {"preemptions": self.preemptions, "max_load": load, "canary": self.canary, "canary_times": self.history}
 
     def canary_drift(self) -> float | None:
         third = len(self.history) // 3
@@ -243,7 +245,7 @@ class Bench(AnyBench):
         self.preemptions += answer.preemptions
         self.loads.append(answer.load)
         if self.canary in answer.samples:
-            self.history.append(float(operator_values([answer.samples[self.canary]])[0]))
+            self.history.append(_relative(answer.samples[self.canary]))
         return answer
 
     def _spread_out(self, answer: Round) -> None:
@@ -266,3 +268,9 @@ class Bench(AnyBench):
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise OutOfTime
+
+
+def _relative(visit: Timed) -> float:
+    reference = reference_times([visit])
+    value = operator_values([visit])
+    return float((value if reference is None else value / reference)[0])

@@ -31,7 +31,7 @@ Method = Literal["auto", "isolated", "in-context"]
 HELD_OUT = 8
 HELD_OUT_SEED = 20_000
 CANARY = 0.05
-"""Drift of the reference operator that is worth a word."""
+"""Drift of the operator that is visited throughout that is worth a word."""
 NETWORK_SECONDS = 5.0
 """What the calibration networks' runs may take together, as far as their number goes."""
 
@@ -282,14 +282,23 @@ class _Profile:
                     high=e.high,
                     status="ok" if e.converged else "unconverged",
                     reason="" if e.converged else "the visits did not agree",
-                    phases=asdict(self.reports[key]) if key in self.reports else None,
+                    phases=self._phases(key),
                 )
+
+    def _phases(self, key: str) -> dict[str, float] | None:
+        """Time and peak memory of lowering, load, first and warm run; NaN (unknown) left out."""
+        if key not in self.reports:
+            return None
+        phases = {**self.lowerer.costs.get(self.keys[key].digest, {}), **asdict(self.reports[key])}
+        return {name: value for name, value in phases.items() if value == value}
 
     def _note_conditions(self, bench: AnyBench, table: LatencyTable) -> None:
         drift = bench.canary_drift()
         table.add_record("conditions", {**bench.conditions(), "canary_drift": drift, "phases": self.phases})
         if drift is not None and abs(drift) > CANARY:
-            self.doubts.append(f"the reference operator's time moved by {100 * drift:+.1f} % while measuring")
+            self.doubts.append(
+                f"an operator visited throughout moved by {100 * drift:+.1f} % while measuring: the machine was not steady"
+            )
 
     def _result(self, table: LatencyTable, calibration: Calibration | None) -> ProfileResult:
         rows = [row for row in table.rows() if row.key in self.keys]
