@@ -33,6 +33,7 @@ class Lowerer:
 
     Attributes:
         route: "emitter" (the project's own), "torch.onnx" or "ops"; see `choose_route`.
+        seconds: time spent on lowering by this object; what is cached takes none.
         costs: digest of an artifact -> what lowering it took, now or when it was cached (`lowering_ms`, and the
             `lowering_peak_mb` by which this process's peak memory rose).
     """
@@ -41,6 +42,7 @@ class Lowerer:
     format: str
     batch: int = 1
     route: str = "emitter"
+    seconds: float = 0.0
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -162,6 +164,7 @@ class Lowerer:
         with _one_thread():
             artifact: Artifact = make()
         seconds = time.perf_counter() - start
+        self.seconds += seconds
         rise = max(0.0, resident_mb()[1] - before)
         self.costs[artifact.digest] = {"lowering_ms": 1e3 * seconds, "lowering_peak_mb": rise}
         return artifact

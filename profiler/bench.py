@@ -104,7 +104,7 @@ class AnyBench(ABC):
         return {}
 
     def canary_drift(self) -> float | None:
-        """Relative change of the canary, an operator visited throughout, from the first to the last third of the session."""
+        """Relative change of an operator visited throughout, from the first to the last third of its visits."""
         return None
 
 

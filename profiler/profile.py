@@ -297,7 +297,7 @@ class _Profile:
         table.add_record("conditions", {**bench.conditions(), "canary_drift": drift, "phases": self.phases})
         if drift is not None and abs(drift) > CANARY:
             self.doubts.append(
-                f"an operator visited throughout moved by {100 * drift:+.1f} % while measuring: the machine was not steady"
+                f"an operator visited throughout moved by {100 * drift:+.1f} % meanwhile: the machine was not steady"
             )
 
     def _result(self, table: LatencyTable, calibration: Calibration | None) -> ProfileResult:
