@@ -135,7 +135,7 @@ def test_made_up_sums_agree() -> None:
     np.testing.assert_allclose(prediction.loop(predictor, codes), expected)
 
 
-MEMORY = "b = bytes(bytearray(50_000_000)); import time; time.sleep(0.6)"
+MEMORY = "b = b'x' * 50_000_000; import time; time.sleep(0.6)"
 WITH_CHILD = f"""
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", {MEMORY!r}])
