@@ -208,7 +208,7 @@ def _ways(
     keys = [w.key(description.batch, dtype) for w in description.workloads]
     missing: MissingKeys | None = None
     covered = False
-    counts = np.empty(0)
+    counts = np.empty((0, 0))
     for live in (True, False):
         try:
             needed = terms(description, live=live, classes=True, glue=True)
@@ -217,7 +217,7 @@ def _ways(
                 raise
             continue  # what is dead depends on too much to be held
         before, counts = counts, count(needed, codes, len(keys) + len(GLUE))
-        if np.array_equal(before, counts):
+        if np.array_equal(before[:, : len(keys)], counts[:, : len(keys)]):
             continue  # nothing is ever dead in this space
         for method, table in values.items():
             try:

@@ -3,6 +3,7 @@
 - Where several nodes' outputs are summed (or joined otherwise), one operation for each live one beyond the first.
 - Where an operator with weights sees only constants, it is folded away, but its constant result is still added, unless
   another operator with weights takes it up into its bias.
+- Where an identity is chosen, what follows the choice (a residual sum, say) finds no operator to fuse with.
 - Operators without weights that do the same to the same input are done once (common subexpressions).
 """
 
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from .description import INPUT, SpaceDescription
 from .evaluation import Evaluation
 
-GLUE = ("glue: sum", "glue: constant")
-"""Names under which the two kinds of glue have their cost; in a term their numbers follow those of the workloads."""
+GLUE = ("glue: sum", "glue: constant", "glue: pass")
+"""Names under which the kinds of glue have their cost; in a term their numbers follow those of the workloads."""
 
 Column = NDArray[np.int32]
 Flags = NDArray[np.bool_]

@@ -8,7 +8,7 @@ nesting, ties, changing shapes and dead operators all accounted for.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .dependence import Dependence
 from .description import SpaceDescription, SpaceError
 from .evaluation import Evaluation, check_seen, liveness, product, usage
-from .glue import Join, joins, twins, without_repeats
+from .glue import GLUE, Join, joins, twins, without_repeats
 
 __all__ = ["Term", "liveness", "terms", "usage"]
 
@@ -79,10 +79,14 @@ def _candidates(term: Term) -> int:
 
 @dataclass(frozen=True)
 class _Item:
-    """What has workloads: a node (with the earlier ones that may do the same), or a join of nodes."""
+    """What has workloads: a node (with the earlier ones that may do the same), or a join of nodes.
+
+    `passes`: the node's choice of an identity has a cost of its own kind.
+    """
 
     nodes: tuple[int, ...]
     join: Join | None = None
+    passes: bool = False
 
     def columns(self, description: SpaceDescription, evaluation: Evaluation, live: bool) -> list[NDArray[np.int32]]:
         """Workload numbers in each architecture, -1 for none."""
@@ -93,20 +97,27 @@ class _Item:
         for v in self.nodes:
             check_seen(description.nodes[v], workloads[v])
         first, *earlier = self.nodes
-        return [without_repeats(description, own, first, earlier) if earlier else own[first]]
+        columns = [without_repeats(description, own, first, earlier) if earlier else own[first]]
+        if self.passes:
+            passed = alive[first] & (workloads[first] < 0)
+            columns.append(np.where(passed, len(description.workloads) + GLUE.index("glue: pass"), -1).astype(np.int32))
+        return columns
 
 
 def _items(description: SpaceDescription, dependence: Dependence, *, glue: bool) -> list[_Item]:
     same = twins(description) if glue else {}
     items = [
-        _Item((v, *same.get(v, ())))
+        _Item((v, *same.get(v, ())), passes=glue and node.decision is not None)
         for v, node in enumerate(description.nodes)
         if any(w is not None for per_state in node.workloads for w in per_state)
     ]
     if glue:
         certain = dependence.surely_fed & dependence.surely_used
         items += [_Item(join.nodes, join) for join in joins(description, certain)]
-    return [_Item(item.nodes[:1]) if _too_large(dependence, item) and item.join is None else item for item in items]
+    return [
+        replace(item, nodes=item.nodes[:1]) if item.join is None and _too_large(dependence, item) else item
+        for item in items
+    ]
 
 
 def _too_large(dependence: Dependence, item: _Item) -> bool:
