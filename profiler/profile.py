@@ -4,87 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import __version__
-from ..devices.base import Device, LoadReport
+from ..devices.base import LoadReport
 from ..errors import HwnasError
-from ..spaces.space import SearchSpace
 from .additive import AdditiveModel, MissingKeys
 from .artifacts import Lowerer
 from .bench import AnyBench, OutOfTime, describe, open_bench, open_session
 from .calibration import Calibration, calibrate
 from .designs import designed, held_out, uniform
 from .networks import NetworkSet, in_context_values
+from .profile_request import Method, ProfileRequest, ProfileResult
 from .progress import Progress, Silent
-from .protocol import Estimate, MeasuringProtocol
+from .protocol import Estimate
 from .table import LatencyTable, Provenance, WorkloadRow
 
+__all__ = ["Method", "ProfileRequest", "ProfileResult", "profile"]
+
 T = TypeVar("T")
-Method = Literal["auto", "isolated", "in-context"]
 HELD_OUT = 8
 HELD_OUT_SEED = 20_000
 CANARY = 0.05
 """Drift of the operator that is visited throughout that is worth a word."""
 NETWORK_SECONDS = 5.0
 """What the calibration networks' runs may take together, as far as their number goes."""
-
-
-@dataclass(frozen=True)
-class ProfileRequest:
-    """What to profile and how.
-
-    Attributes:
-        out: the table's file; an unfinished one is resumed.
-        method: where operator times come from; "auto" keeps what predicts held-out networks better.
-        budget_s: no new measuring round begins after so many seconds; None: no limit.
-        agent, agent_python: where the measuring process runs (see `Device.open`).
-    """
-
-    device: Device
-    space: SearchSpace
-    out: Path
-    method: Method = "auto"
-    protocol: MeasuringProtocol = field(default_factory=MeasuringProtocol)
-    budget_s: float | None = None
-    agent: str | None = None
-    agent_python: str | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class ProfileResult:
-    """What became of it; `doubts` are sentences for the user."""
-
-    table: Path
-    n: int
-    failed: dict[str, str]
-    unconverged: list[str]
-    calibration: Calibration | None
-    tried: list[Calibration]
-    seconds: float
-    phases: dict[str, float]
-    doubts: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "table": str(self.table),
-            "n": self.n,
-            "failed": [{"key": key, "reason": reason} for key, reason in self.failed.items()],
-            "unconverged": self.unconverged,
-            "calibration": self.calibration.as_dict() if self.calibration else None,
-            "methods": [c.as_dict() for c in self.tried],
-            "seconds": self.seconds,
-            "phases": self.phases,
-            "doubts": self.doubts,
-        }
 
 
 def profile(request: ProfileRequest, progress: Progress | None = None) -> ProfileResult:
