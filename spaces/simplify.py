@@ -46,11 +46,11 @@ def _shorten(nodes: Iterable[Node], constants: Constants, aliases: Aliases) -> I
     for node in nodes:
         kwargs = {name: map_refs(arg, aliases.names) for name, arg in node.kwargs.items()}
         node = replace(node, args=map_refs(node.args, aliases.names), kwargs=kwargs)
-        if constants.absorb(node):
-            continue
         summand = _other_than_zero(node, constants)
         if summand is not None:
             aliases.replace(node.outputs[0].id, summand)
+            continue
+        if constants.absorb(node):
             continue
         if _is_noop(node, values):
             aliases.replace(node.outputs[0].id, node.input_ids[0])
@@ -67,17 +67,26 @@ def _shorten(nodes: Iterable[Node], constants: Constants, aliases: Aliases) -> I
 
 
 def _other_than_zero(node: Node, constants: Constants) -> int | None:
-    """What is added to zero: a sum over operators one of which was chosen to be none."""
-    if node.op not in ("add.Tensor", "sub.Tensor") or len(node.input_ids) != 2:
+    """What is added to zero: the number that Python's sum begins with, or an operator that was chosen to be none."""
+    if node.op not in ("add.Tensor", "sub.Tensor"):
         return None
-    zeros = constants.zeros
-    first, second = node.input_ids
-    kept = first if second in zeros else second if first in zeros and node.op == "add.Tensor" else None
-    plain = kept == first or node.kwargs.get("alpha", 1) == 1
-    if kept is None or not plain:
+    first, second = node.args[:2]
+    if _is_zero(second, constants):
+        kept = first
+    elif _is_zero(first, constants) and node.op == "add.Tensor" and node.kwargs.get("alpha", 1) == 1:
+        kept = second
+    else:
         return None
-    before, after = constants.values[kept], node.outputs[0]
-    return kept if (before.shape, before.dtype) == (after.shape, after.dtype) else None
+    if not isinstance(kept, Ref):
+        return None
+    before, after = constants.values[kept.id], node.outputs[0]
+    return kept.id if (before.shape, before.dtype) == (after.shape, after.dtype) else None
+
+
+def _is_zero(summand: object, constants: Constants) -> bool:
+    if isinstance(summand, Ref):
+        return summand.id in constants.zeros
+    return isinstance(summand, int | float) and summand == 0
 
 
 def _is_noop(node: Node, values: Mapping[int, Value]) -> bool:

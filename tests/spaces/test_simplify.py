@@ -65,6 +65,7 @@ FOLDED: dict[str, Callable[[Branches, Tensor], object]] = {
     "chain": lambda n, x: n.constant(x, 1) + ((n.live(x) + n.constant(x)) + n.constant(x, 1)),
     "sum of constants": lambda n, x: (n.constant(x) + n.constant(x, 1)) + n.live(x),
     "relu of a constant": lambda n, x: n.live(x) + torch.relu(n.constant(x)),
+    "python's sum": lambda n, x: sum([n.live(x), n.constant(x), n.constant(x, 1)]),
     "zero besides": lambda n, x: n.live(x) + (torch.zeros_like(x) + n.constant(x)),
     "difference": lambda n, x: n.live(x) - n.constant(x),
     "alpha": lambda n, x: torch.add(n.live(x), n.constant(x), alpha=3),
@@ -203,6 +204,16 @@ def test_adding_zeros_costs_nothing() -> None:
         return torch.relu(x) + torch.zeros_like(x) + (torch.zeros_like(x) + torch.zeros_like(x))
 
     assert operators(Function(sums)) == ["relu"]
+
+
+def test_the_zero_that_pythons_sum_begins_with_costs_nothing() -> None:
+    x = torch.randn(2, 3)
+    assert [node.op for node in trace(Function(lambda x: sum([x])), [x]).simplified().nodes] == []
+    assert [node.op for node in trace(Function(lambda x: sum([x, x]) - 0), [x]).simplified().nodes] == ["add.Tensor"]
+    none = Function(lambda x: torch.relu(x) + sum([torch.zeros_like(x), torch.zeros_like(x)]))
+    assert operators(none) == ["relu"]
+    whole = torch.ones(2, dtype=torch.int64)
+    assert len(trace(Function(lambda x: x + 0.0), [whole]).simplified().nodes) == 1  # which makes it real numbers
 
 
 @pytest.mark.parametrize(
