@@ -118,8 +118,9 @@ class Agent:
                     reference = [self._runtime.reference()]
                     if message["warmup"]:
                         model.run(message["warmup"])
-                    samples.append(model.run(message["runs"]))
+                    timed = model.run(message["runs"])
                     reference.append(self._runtime.reference())
+                    samples.append(timed)
                     visits.append({"id": id, "started": started, "reference": [r for r in reference if r is not None]})
                 except Exception as error:  # foreign runtimes: one workload's failure must not cost the others
                     visits.append({"id": id, "error": _reason(error)})

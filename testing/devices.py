@@ -120,6 +120,8 @@ class DeviceConformance:
                 assert clock.shape == (4,)
             assert (samples.wall > 0).all()
             assert (samples.cpu >= 0).all()
+            assert samples.reference.shape in ((0,), (2,))
+            assert (samples.reference > 0).all()
         starts = [result.samples[id].started for id in order]
         assert starts == sorted(starts)
 
