@@ -64,8 +64,10 @@ class _Profile:
     def run(self) -> ProfileResult:
         if not self.keys:
             raise HwnasError(f"space {self.request.space.name!r} has no operator that costs anything")
-        unlowered = self._timed("lowering", self._lower)
         device = self.request.device
+        if self.request.method == "in-context" and "trace" not in device.capabilities:
+            raise HwnasError(f"device {device.name!r} cannot time single nodes of a network: use --method isolated")
+        unlowered = self._timed("lowering", self._lower)
         with open_session(device, self.request.agent, self.request.agent_python) as session:
             about = describe(device, session)
             with LatencyTable.create(self.request.out, self._provenance(about)) as table:
@@ -130,7 +132,8 @@ class _Profile:
     # -- networks
 
     def _calibrate(self, bench: AnyBench, table: LatencyTable, isolated: Mapping[str, Estimate]) -> Calibration | None:
-        values = {"isolated": {key: e.value for key, e in isolated.items()}} if isolated else {}
+        isolates = self.request.method != "in-context"
+        values = {"isolated": {key: e.value for key, e in isolated.items()}} if isolates else {}
         latency = self._measure_networks(bench, table, values.get("isolated"))
         traced: dict[str, list[float]] = {}
         if self._traces:
