@@ -19,6 +19,7 @@ from .base import (
     WorkloadFailed,
 )
 from .process import AgentLost, AgentProcess, AgentRefused, agent_command
+from .shelf import Shelf
 
 PATIENCE = 20.0  # a request may take this many times what its runs are known to take ...
 FLOOR_S = 10.0  # ... and this on top, or the session's timeout if that is shorter
@@ -50,7 +51,7 @@ class Session:
         self._command = agent_command(device.name, agent, agent_python, memory_mb)
         self._where = agent or agent_python or "local"
         self._timeout_s = timeout_s
-        self._artifacts: dict[str, Artifact] = {}
+        self._artifacts = Shelf()
         self._failed: dict[str, str] = {}
         self._present: set[str] = set()
         self._run_s: dict[str, float] = {}
@@ -101,9 +102,15 @@ class Session:
             if isinstance(error, AgentRefused) and not str(error).startswith(_MEMORY):
                 raise WorkloadFailed(id, str(error)) from None  # the runtime's own verdict: it would be the same again
             report = self._load_after_failure(id, artifact, str(error))
-        self._artifacts[id] = artifact
+        self._artifacts.put(id, artifact)
         self._failed.pop(id, None)
         return report
+
+    def artifact(self, id: str) -> Artifact:
+        """What was loaded under a name; raises DeviceError where there is nothing."""
+        if id not in self._artifacts:
+            raise DeviceError(f"{id} is not loaded")
+        return self._artifacts.get(id)
 
     def round(self, ids: Sequence[str], *, warmup: int = 2, runs: int = 3) -> Round:
         """Visit the workloads in the given order: ``warmup`` untimed and ``runs`` timed runs each.
@@ -154,7 +161,7 @@ class Session:
 
     def unload(self, id: str) -> None:
         """Give up a workload; one that is not loaded is no error."""
-        self._artifacts.pop(id, None)
+        self._artifacts.drop(id)
         self._failed.pop(id, None)
         self._forget(id)
 
@@ -162,6 +169,7 @@ class Session:
         """End the agent. The session cannot be used any more."""
         self._closed = True
         self._agent.close()
+        self._artifacts.close()
 
     def _start(self) -> AgentProcess:
         self._present.clear()
@@ -181,7 +189,7 @@ class Session:
         while missing:
             id = missing[0]
             try:
-                self._load(id, self._artifacts[id])
+                self._load(id, self._artifacts.get(id))
             except (AgentLost, AgentRefused) as error:
                 self._give_up(id, f"cannot be loaded again: {error}")
                 if not self._agent.alive:
@@ -233,7 +241,7 @@ class Session:
         if self._present or not self._agent.alive:
             self._restart()
         try:
-            self._load(id, self._artifacts[id])
+            self._load(id, self._artifacts.get(id))
             result, errors = self._round([id], warmup, runs)
         except (AgentLost, AgentRefused) as error:
             result, errors = Round({}, {}, 0, 0.0), {id: str(error)}
@@ -252,7 +260,7 @@ class Session:
         self._present.discard(id)
 
     def _give_up(self, id: str, reason: str) -> None:
-        self._artifacts.pop(id, None)
+        self._artifacts.drop(id)
         self._forget(id)
         self._failed[id] = reason
 

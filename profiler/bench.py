@@ -95,8 +95,8 @@ class AnyBench(ABC):
     def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
         """Cost of whole networks; those that fail are recorded and left out."""
 
-    def trace(self, key: str) -> NodeTrace:
-        """Node times of a loaded network; raises WorkloadFailed."""
+    def trace(self, key: str) -> tuple[Artifact, NodeTrace]:
+        """A loaded network and its node times; raises WorkloadFailed."""
         raise WorkloadFailed(key, f"device {self.device.name!r} cannot time single nodes")
 
     def conditions(self) -> dict[str, Any]:
@@ -219,9 +219,10 @@ class Bench(AnyBench):
         there = set(self.session.loaded)
         return [key for key in keys if key in there]
 
-    def trace(self, key: str) -> NodeTrace:
+    def trace(self, key: str) -> tuple[Artifact, NodeTrace]:
         self._check_time()
-        return self.session.trace(key, runs=self.protocol.trace_runs)
+        trace = self.session.trace(key, runs=self.protocol.trace_runs)
+        return self.session.artifact(key), trace
 
     def conditions(self) -> dict[str, Any]:
         load = max(self.loads) if self.loads else None

@@ -29,7 +29,6 @@ class NetworkSet:
     Attributes:
         codes: integer-encoded row of each.
         roles: "calibration", "held-out", or whatever they are measured for.
-        artifacts: filled as they are lowered.
     """
 
     lowerer: Lowerer
@@ -37,7 +36,6 @@ class NetworkSet:
     codes: dict[str, np.ndarray] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
     architectures: dict[str, Architecture] = field(default_factory=dict)
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
 
     def add(self, rows: np.ndarray, role: str) -> list[str]:
         """Add encoded networks; returns their keys. One that is there already keeps its role."""
@@ -51,10 +49,8 @@ class NetworkSet:
         return keys
 
     def artifact(self, key: str) -> Artifact:
-        """Lower a network, once."""
-        if key not in self.artifacts:
-            self.artifacts[key] = self.lowerer.network(self.architectures[key])
-        return self.artifacts[key]
+        """Lower a network."""
+        return self.lowerer.network(self.architectures[key])
 
     def rows(self) -> list[WorkloadRow]:
         """As workloads of a table."""
@@ -100,7 +96,7 @@ def _traced(bench: AnyBench, networks: NetworkSet, key: str) -> dict[str, Any]:
     """Trace one network and keep the outcome in the table, so that it is traced only once."""
     record: dict[str, Any] = {"network": key, "total": 0.0, "owned": 0.0, "times": {}}
     try:
-        times = attribute(networks.artifact(key), bench.trace(key))
+        times = attribute(*bench.trace(key))
         record["owned"] = sum(times.owned.values())
         record["total"] = record["owned"] + times.unowned
         record["times"] = _by_workload(networks, networks.codes[key], times.owned)

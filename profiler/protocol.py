@@ -42,7 +42,7 @@ class MeasuringProtocol:
     """
 
     tolerance: float = 0.01
-    min_visits: int = 16
+    min_visits: int = 12
     span_s: float = 2.0
     max_visits: int = 40
     pause_s: float = 0.1
