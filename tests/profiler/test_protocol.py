@@ -178,7 +178,7 @@ def test_one_network_run_in_a_burst_does_not_count() -> None:
     ("n", "apart", "scatter", "converged"),
     [
         (16, 0.2, 0.005, True),
-        (15, 0.2, 0.005, False),  # too few visits
+        (11, 0.25, 0.005, False),  # too few visits
         (40, 0.04, 0.005, False),  # all within one burst
         (16, 0.2, 0.3, False),  # visits disagree
     ],
