@@ -89,7 +89,7 @@ def in_context_values(
         for workload, ms in record["times"].items():
             found.setdefault(workload, []).extend(scale * value for value in ms)
     bench.progress.step("in-context", len(keys), len(keys))
-    return found
+    return {key: ms or [0.0] for key, ms in found.items()}  # never timed: always fused into its neighbours
 
 
 def _traced(bench: AnyBench, networks: NetworkSet, key: str) -> dict[str, Any]:
@@ -109,7 +109,8 @@ def _traced(bench: AnyBench, networks: NetworkSet, key: str) -> dict[str, Any]:
 def _by_workload(networks: NetworkSet, row: np.ndarray, owned: Mapping[str, float]) -> dict[str, list[float]]:
     """Times by workload key of the module calls of one network.
 
-    A call without any time counts as 0, unless it has no weights: then another call may have done its work.
+    A call without any time counts as 0, unless it has no weights: then another call may have done its work, and it
+    counts as nothing.
     """
     lowerer = networks.lowerer
     description = lowerer.description
@@ -123,7 +124,7 @@ def _by_workload(networks: NetworkSet, row: np.ndarray, owned: Mapping[str, floa
         owner = f"{path}#{calls.setdefault(path, 0)}"
         calls[path] += 1
         workload = description.workloads[number] if number >= 0 else None
-        if workload is not None and (owner in owned or not workload.weightless):
-            key = workload.key(lowerer.batch, networks.dtype)
-            found.setdefault(key, []).append(owned.get(owner, 0.0))
+        if workload is not None:
+            times = found.setdefault(workload.key(lowerer.batch, networks.dtype), [])
+            times += [owned.get(owner, 0.0)] if owner in owned or not workload.weightless else []
     return found
