@@ -86,7 +86,9 @@ def test_on_this_machine(hwnas: Run, tmp_path: Path) -> None:
     assert 0.1 < data["calibration"]["factor"] < 5
     with LatencyTable.open(tmp_path / "t.db") as table:
         assert table.provenance.device == "cpu"
-        assert all(row.latency and 0 < row.latency < 100 for row in table.rows())
+        latency = {row.key: row.latency for row in table.rows()}
+    assert all(value is not None and value < 100 for value in latency.values())
+    assert all(value for key, value in latency.items() if "conv" in key)  # others may be fused into these
 
 
 def test_what_does_not_converge_is_named_with_exit_code_1(hwnas: Run) -> None:
