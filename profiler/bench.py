@@ -142,7 +142,8 @@ class Bench(AnyBench):
     Attributes:
         session: with the agent that times.
         preemptions, loads: of the rounds so far.
-        canary: key of an operator that is visited in every round of operators; history: its times, by the reference
+        run_ms: warm run of each workload loaded so far.
+        canary: key of the longest operator, visited in every round of operators; history: its times, by the reference
             where there is one, else in ms.
         last_round: Unix time of the last round's first visit.
     """
@@ -151,6 +152,7 @@ class Bench(AnyBench):
     rng: np.random.Generator = field(kw_only=True)
     preemptions: int = 0
     loads: list[float] = field(default_factory=list)
+    run_ms: dict[str, float] = field(default_factory=dict)
     canary: str = ""
     history: list[float] = field(default_factory=list)
     last_round: float = 0.0
@@ -161,6 +163,7 @@ class Bench(AnyBench):
             self.progress.step(step, i, len(artifacts))
             try:
                 reports[key] = self.session.load(key, artifact())
+                self.run_ms[key] = reports[key].warm_run_ms
             except (WorkloadFailed, LoweringError) as error:
                 self.table.finish(key, status="failed", reason=str(error))
         self.progress.step(step, len(artifacts), len(artifacts))
@@ -178,7 +181,7 @@ class Bench(AnyBench):
         known = self.table.all_visits()
         visits: dict[str, list[Timed]] = {key: list(known.get(key, [])) for key in keys}
         pending = self._loaded(self._pending(visits))
-        self.canary = self.canary or (sorted(pending)[len(pending) // 2] if pending else "")
+        self.canary = self.canary or max(pending, key=lambda key: self.run_ms.get(key, 0.0), default="")
         while pending:
             self._check_time()
             now = set(self._loaded([*pending, self.canary]))

@@ -30,7 +30,7 @@ __all__ = ["Method", "ProfileRequest", "ProfileResult", "profile"]
 T = TypeVar("T")
 HELD_OUT = 8
 HELD_OUT_SEED = 20_000
-CANARY = 0.05
+CANARY = 0.08
 """Drift of the operator that is visited throughout that is worth a word."""
 NETWORK_SECONDS = 5.0
 """What the calibration networks' runs may take together, as far as their number goes."""

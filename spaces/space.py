@@ -199,7 +199,8 @@ class SearchSpace:
 def _default_name(factory: Any) -> str:
     kind = type(factory)
     named = factory if hasattr(factory, "__name__") else kind
-    return str(named.__name__)
+    name = str(named.__name__)
+    return str(named.__qualname__).split(".")[0] if name == "<lambda>" else name  # the function that it is written in
 
 
 def _shapes(shape: Sequence[Any]) -> tuple[tuple[int, ...], ...]:

@@ -14,7 +14,8 @@ from .flow import Flow, input_positions
 from .graph import Call, Graph
 from .learned import Learned, Traced, number
 from .observation import Observation
-from .tracer import trace
+from .opaque import opaque_graph
+from .tracer import Untraceable, trace
 from .workloads import WorkloadRegistry
 
 Overrides = Mapping[int, int]
@@ -109,8 +110,12 @@ class Visit:
             node.workloads[0][state] = None
 
     def _trace(self, leaf: nn.Module, invocation: Invocation, module: nn.Module, j: int) -> Graph:
+        bound = invocation.bind(leaf)
         try:
-            return trace(invocation.bind(leaf), invocation.tensors).simplified()
+            try:
+                return trace(bound, invocation.tensors).simplified()
+            except Untraceable:  # it may run all the same; whether it can be lowered is found out when it is
+                return opaque_graph(bound, invocation.tensors)
         except Exception as error:  # a foreign module may raise anything
             assert isinstance(module, LayerChoice | InputChoice)
             label = self.seen.structure.decisions[self.seen.structure.decision_of[module]].label
