@@ -15,7 +15,7 @@ class Shelf:
     """Keeps artifacts by name; their data in a temporary folder, or in memory where none can be written."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="hwnas-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._numbers = itertools.count()
         self._kept: dict[str, tuple[Artifact, Path | None]] = {}
 
@@ -31,14 +31,8 @@ class Shelf:
     def put(self, id: str, artifact: Artifact) -> None:
         """Keep an artifact, in place of an earlier one of this name."""
         self.drop(id)
-        path = Path(self._folder.name) / str(next(self._numbers))
-        try:
-            path.write_bytes(artifact.data)
-        except OSError:  # a full disk
-            path.unlink(missing_ok=True)
-            self._kept[id] = artifact, None
-        else:
-            self._kept[id] = replace(artifact, data=b""), path
+        path = self._write(artifact.data)
+        self._kept[id] = artifact if path is None else replace(artifact, data=b""), path
 
     def get(self, id: str) -> Artifact:
         """The artifact as it was put; raises KeyError."""
@@ -54,4 +48,18 @@ class Shelf:
     def close(self) -> None:
         """Remove the folder."""
         self._kept.clear()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _write(self, data: bytes) -> Path | None:
+        """Where the data is now; None where it cannot be written."""
+        path = None
+        try:
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="hwnas-")
+            path = Path(self._folder.name) / str(next(self._numbers))
+            path.write_bytes(data)
+        except OSError:  # no folder for temporary files, or a full disk
+            if path is not None:
+                path.unlink(missing_ok=True)
+            return None
+        return path
