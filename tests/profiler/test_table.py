@@ -12,28 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hwnas.devices.data import Samples
-from hwnas.profiler.table import LatencyTable, Provenance, TableError, WorkloadRow
+from hwnas.profiler.table import LatencyTable, TableError, WorkloadRow
 from hwnas.profiler.table_schema import KINDS, MAX_TEXT
+from hwnas.tests.profiler.tables import ABOUT, objects, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-ABOUT = Provenance(
-    device="cpu",
-    unit="ms",
-    settings={"batch": 1, "threads": 1, "dtype": "fp32"},
-    space="proxyless",
-    fingerprint="ab12",
-    lowering="emitter",
-    protocol={"tolerance": 0.01, "warmup": 2},
-    environment={"host": "here", "cpu": {"model": "A"}, "runtime": {"name": "onnxruntime", "version": "1.32"}},
-    version="0.1.0",
-    created="2026-01-02",
-)
-
-
-def samples(*wall: int, cpu: tuple[int, ...] | None = None, started: float = 1.5) -> Any:
-    times = np.array(wall, dtype=np.int64)
-    return Samples(wall=times, cpu=times if cpu is None else np.array(cpu, dtype=np.int64), started=started)
 
 
 @pytest.fixture
@@ -228,13 +211,6 @@ def test_what_has_no_json_form_is_refused(table: LatencyTable, data: dict[str, A
         table.add_record("x", data)
 
 
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
-    max_leaves=6,
-)
-objects = st.dictionaries(words, json_values, max_size=4)
 names = st.text(st.characters(exclude_categories=("Cs", "Cc", "Cf", "Cn", "Co", "Z")), min_size=1, max_size=20)
 amounts = st.floats(min_value=0, max_value=1e300)
 times = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4)

@@ -9,46 +9,10 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hwnas.devices.data import Samples
-from hwnas.profiler.table import LatencyTable, Provenance, TableError, WorkloadRow
+from hwnas.profiler.table import LatencyTable, TableError
 from hwnas.profiler.table_schema import SCHEMA_VERSION
-
-ABOUT = Provenance(device="cpu", unit="ms", settings={"batch": 1})
-
-
-def fill(path: Path, keys: int = 20) -> None:
-    rng = np.random.default_rng(0)
-    with LatencyTable.create(path, ABOUT) as table:
-        session = table.add_session({"load": [1.0]})
-        table.register(WorkloadRow(f"key {i}", "op", "candidate", {"i": i}) for i in range(keys))
-        for _ in range(5):
-            visits = {}
-            for i in range(keys):
-                wall = rng.integers(0, 2**40, 3)
-                visits[f"key {i}"] = Samples(wall=wall, cpu=wall, started=1.0)
-            table.add_visits(visits, session)
-        for i in range(keys):
-            table.finish(f"key {i}", latency=float(i))
-        table.set_calibration({"factor": 1.0})
-        table.add_record("canary", {"ms": 1.0})
-
-
-def read_all(path: Path) -> None:
-    with LatencyTable.open(path) as table:
-        table.rows()
-        table.values()
-        table.sessions()
-        table.all_visits()
-        assert table.calibration is None or isinstance(table.calibration, dict)
-        table.records("canary")
-
-
-def append(path: Path) -> None:
-    with LatencyTable.create(path, ABOUT) as table:
-        table.all_visits()
-        table.rows()
+from hwnas.tests.profiler.tables import append, fill, read_all
 
 
 @pytest.fixture

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hwnas.devices.data import Samples
 from hwnas.errors import HwnasError
 from hwnas.profiler.table import LatencyTable, Provenance, TableError, TableMismatch, WorkloadRow
+from hwnas.tests.profiler.tables import ABOUT, objects, samples, words
 from hypothesis import given
 from hypothesis import strategies as st
-
-ABOUT = Provenance(
-    device="cpu",
-    unit="ms",
-    settings={"batch": 1, "threads": 1, "dtype": "fp32"},
-    space="proxyless",
-    fingerprint="ab12",
-    lowering="emitter",
-    protocol={"tolerance": 0.01, "warmup": 2},
-    environment={"host": "here", "cpu": {"model": "A"}, "runtime": {"name": "onnxruntime", "version": "1.32"}},
-    version="0.1.0",
-    created="2026-01-02",
-)
-
-
-def samples(*wall: int, cpu: tuple[int, ...] | None = None, started: float = 1.5) -> Any:
-    times = np.array(wall, dtype=np.int64)
-    return Samples(wall=times, cpu=times if cpu is None else np.array(cpu, dtype=np.int64), started=started)
-
 
 OTHER: list[tuple[str, Provenance, object, object]] = [
     ("device", replace(ABOUT, device="mobile"), "cpu", "mobile"),
@@ -105,13 +85,6 @@ def test_provenance_that_is_none(text: str, message: str) -> None:
         Provenance.from_json(text)
 
 
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
-    max_leaves=6,
-)
-objects = st.dictionaries(words, json_values, max_size=4)
 provenances = st.builds(
     Provenance,
     device=words,
