@@ -56,18 +56,31 @@ class Sums:
         return any(own and None in used for own, used in zip(node.data, node.workloads, strict=True))
 
     def takes(self, v: int, evaluation: Evaluation, known: dict[int, Flags]) -> Flags:
-        """Whether node `v` is live and takes a constant up: it has weights, or passes on what one with weights made."""
+        """Whether node `v` is live and takes a constant up.
+
+        It has weights, or it passes its input on, nobody else reads that, and there the constant is taken up or joins
+        another one.
+        """
         if v not in known:
             alive, workloads = evaluation.live(), evaluation.workloads()
             result = alive[v] & ~self.weightless[workloads[v]]
             sources = self.reads[v]
             if sources and INPUT not in sources and self._passes(v):
                 alone = np.sum([alive[u] for u in self.readers[sources]], axis=0) == 1
-                one = np.sum([alive[u] for u in sources], axis=0) == 1
-                maker = np.any([self.takes(u, evaluation, known) for u in sources], axis=0)
-                result = result | (alive[v] & (workloads[v] < 0) & alone & one & maker)
+                further = np.any([self.takes(u, evaluation, known) for u in sources], axis=0)
+                further |= self.constant(sources, evaluation)
+                result = result | (alive[v] & (workloads[v] < 0) & alone & further)
             known[v] = result
         return known[v]
+
+    def constant(self, members: Iterable[int], evaluation: Evaluation) -> Flags:
+        """Whether one of the nodes has weights but sees only constants, so that its own is left of it."""
+        fed, used, workloads = evaluation.fed(), evaluation.used(), evaluation.workloads()
+        found = np.zeros(evaluation.n, bool)
+        for v in members:
+            reached = evaluation.reached(self.description.nodes[v].reach)
+            found |= used[v] & reached & ~fed[v] & ~self.weightless[workloads[v]]
+        return found
 
 
 @dataclass(frozen=True)
@@ -88,19 +101,10 @@ class Join:
         alive = evaluation.live()
         count = np.sum([alive[v] for v in self.members], axis=0)
         sums = [np.where(count > k, number, -1).astype(np.int32) for k in range(1, len(self.members))]
-        constant = self._constant(description, evaluation) & (count > 0)
-        return [*sums, np.where(constant, number + 1, -1).astype(np.int32)]
-
-    def _constant(self, description: SpaceDescription, evaluation: Evaluation) -> Flags:
-        """Whether a constant is added to something that cannot take it up into its own bias."""
-        fed, used, workloads = evaluation.fed(), evaluation.used(), evaluation.workloads()
-        found, taken = np.zeros((2, evaluation.n), bool)
         known: dict[int, Flags] = {}
-        for v in self.members:
-            reached = evaluation.reached(description.nodes[v].reach)
-            found |= used[v] & reached & ~fed[v] & ~self.sums.weightless[workloads[v]]
-            taken |= self.sums.takes(v, evaluation, known)
-        return found & ~taken
+        taken = np.any([self.sums.takes(v, evaluation, known) for v in self.members], axis=0)
+        constant = self.sums.constant(self.members, evaluation) & ~taken & (count > 0)
+        return [*sums, np.where(constant, number + 1, -1).astype(np.int32)]
 
 
 def joins(description: SpaceDescription, certain: Iterable[int]) -> list[Join]:
