@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
-from .. import __version__
 from ..devices.base import Device
 from ..profiler.table import Provenance, TableMismatch
 from ..profiler.table_provenance import check_agreement
-from ..spaces.space import SearchSpace
 from .base import Predictor, PredictorError
 
 
@@ -46,27 +43,3 @@ def check_device(predictor: Predictor, device: Device, about: Mapping[str, Any] 
             "settings it was made for, or profile these"
         ) from error
     return []
-
-
-def provenance_of(
-    device: Device,
-    space: SearchSpace,
-    route: str,
-    about: Mapping[str, Any],
-    *,
-    protocol: Mapping[str, Any] | None = None,
-) -> Provenance:
-    """Of what is measured or computed now; `about` is what the device's session says of itself."""
-    return Provenance(
-        device=device.name,
-        unit="MMACs" if device.unit == "MMACs" else "ms",
-        settings=device.settings.as_dict(),
-        space=space.name,
-        space_arguments=space.arguments,
-        fingerprint=space.fingerprint,
-        lowering=route,
-        protocol=dict(protocol or {}),
-        environment=dict(about),
-        version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )

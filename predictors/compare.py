@@ -23,8 +23,9 @@ from ..profiler.networks import NetworkSet
 from ..profiler.progress import Progress, Silent
 from ..profiler.protocol import MeasuringProtocol, Timed, full_speed, network_values, repeatability, wall_percentiles
 from ..profiler.table import LatencyTable
+from ..profiler.table_provenance import provenance_of
 from ..spaces.architecture import Architecture
-from .agreement import check_device, provenance_of
+from .agreement import check_device
 from .base import Predictor
 from .comparison import ComparedNetwork, Comparison
 from .extremes import all_skip

@@ -15,8 +15,8 @@ from ..profiler.calibration import Calibration, Observed, calibrate
 from ..profiler.designs import designed
 from ..profiler.lowering import LoweringError
 from ..profiler.table import Row, TableError
+from ..profiler.table_provenance import provenance_of
 from ..spaces.space import SearchSpace
-from .agreement import provenance_of
 from .base import PredictorError
 from .lut import LutPredictor
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from .. import __version__
 from ..devices.base import LoadReport
 from ..errors import HwnasError
 from .additive import AdditiveModel, MissingKeys
@@ -23,7 +21,8 @@ from .networks import NetworkSet, in_context_values
 from .profile_request import Method, ProfileRequest, ProfileResult
 from .progress import Progress, Silent
 from .protocol import Estimate
-from .table import LatencyTable, Provenance, WorkloadRow
+from .table import LatencyTable, WorkloadRow
+from .table_provenance import provenance_of
 
 __all__ = ["Method", "ProfileRequest", "ProfileResult", "profile"]
 
@@ -70,7 +69,9 @@ class _Profile:
         unlowered = self._timed("lowering", self._lower)
         with open_session(device, self.request.agent, self.request.agent_python) as session:
             about = describe(device, session)
-            with LatencyTable.create(self.request.out, self._provenance(about)) as table:
+            rules = {**self.request.protocol.as_dict(), "method": self.request.method}
+            provenance = provenance_of(device, self.request.space, self.lowerer.route, about, protocol=rules)
+            with LatencyTable.create(self.request.out, provenance) as table:
                 table.register(
                     WorkloadRow(key, w.op, "fixed" if w.fixed else "candidate", {**w.info, "path": w.path})
                     for key, w in self.keys.items()
@@ -88,22 +89,6 @@ class _Profile:
         if "network" in reasons:
             self.doubts.append(f"whole networks cannot be lowered, the table is not calibrated: {reasons['network']}")
         return reasons
-
-    def _provenance(self, about: dict[str, Any]) -> Provenance:
-        device, space = self.request.device, self.request.space
-        return Provenance(
-            device=device.name,
-            unit="MMACs" if device.unit == "MMACs" else "ms",
-            settings=device.settings.as_dict(),
-            space=space.name,
-            space_arguments=space.arguments,
-            fingerprint=space.fingerprint,
-            lowering=self.lowerer.route,
-            protocol={**self.request.protocol.as_dict(), "method": self.request.method},
-            environment=about,
-            version=__version__,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
 
     def _measure(self, bench: AnyBench, table: LatencyTable, unlowered: Mapping[str, str]) -> ProfileResult:
         failed = {key: unlowered[w.digest] for key, w in self.keys.items() if w.digest in unlowered}

@@ -70,7 +70,7 @@ class MeasuringProtocol:
 
 
 class Timed(Protocol):
-    """Raw samples of one visit (see `devices.data.Samples`)."""
+    """Raw samples of one visit (see `devices.data.Samples`); `cpu` is empty where there is no such clock."""
 
     @property
     def wall(self) -> np.ndarray: ...

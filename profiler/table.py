@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .protocol import Timed
 from .table_provenance import Provenance, TableMismatch, check_agreement
 from .table_reader import TableReader, read_provenance
 from .table_schema import (
     KINDS,
     Row,
-    SamplesLike,
     Status,
     TableError,
     Visit,
@@ -108,11 +108,11 @@ class LatencyTable(TableReader):
         assert session is not None
         return session
 
-    def add_visit(self, key: str, samples: SamplesLike, session: int) -> None:
+    def add_visit(self, key: str, samples: Timed, session: int) -> None:
         """Append the raw samples of one visit to one workload."""
         self.add_visits({key: samples}, session)
 
-    def add_visits(self, samples: Mapping[str, SamplesLike], session: int) -> None:
+    def add_visits(self, samples: Mapping[str, Timed], session: int) -> None:
         """Append one visit to each of several workloads (a round of the protocol) in one transaction."""
         values = []
         for key, visit in samples.items():

@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from .. import __version__
 from .table_schema import TableError, dump_json, load_json, load_object
+
+if TYPE_CHECKING:
+    from ..devices.base import Device
+    from ..spaces.space import SearchSpace
 
 
 class TableMismatch(TableError):
@@ -101,3 +107,27 @@ def _same(table: object, name: str, found: object, wanted: object) -> None:
     # Through JSON, so that a tuple in the request equals the list in the file.
     if load_json(dump_json(found, name), name) != load_json(dump_json(wanted, name), name):
         raise TableMismatch(table, name, found, wanted)
+
+
+def provenance_of(
+    device: "Device",
+    space: "SearchSpace",
+    route: str,
+    about: Mapping[str, Any],
+    *,
+    protocol: Mapping[str, Any] | None = None,
+) -> Provenance:
+    """Of what is measured or computed now; ``about`` is what the device's session says of itself."""
+    return Provenance(
+        device=device.name,
+        unit="MMACs" if device.unit == "MMACs" else "ms",
+        settings=device.settings.as_dict(),
+        space=space.name,
+        space_arguments=space.arguments,
+        fingerprint=space.fingerprint,
+        lowering=route,
+        protocol=dict(protocol or {}),
+        environment=dict(about),
+        version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -40,19 +40,6 @@ SCHEMA = (
 
 class TableError(HwnasError):
     """A latency table that cannot be read or written, or a value that may not stand in one."""
-
-
-class SamplesLike(Protocol):
-    """Raw samples of one visit: integer nanoseconds, shape (runs,); ``cpu`` is empty where there is no such clock."""
-
-    @property
-    def wall(self) -> np.ndarray: ...
-    @property
-    def cpu(self) -> np.ndarray: ...
-    @property
-    def started(self) -> float: ...
-    @property
-    def reference(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
