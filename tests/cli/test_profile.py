@@ -160,7 +160,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         _, said = running.communicate(timeout=30)
     finally:
         running.kill()
-    assert running.returncode == 130
+    assert running.returncode == 130, said
     assert "interrupted; what was measured is kept in t.db" in said
     assert "Traceback" not in said
     assert _visited(tmp_path / "t.db")

@@ -90,7 +90,8 @@ def test_what_was_lowered_before_needs_no_torch() -> None:
     assert result.stdout.split() == [network.digest, str(len(network.data)), workload.digest, "True"]
 
 
-def test_cached_forms_are_of_this_version_format_and_route(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_forms_are_of_this_version_format_and_route(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HWNAS_CACHE", str(tmp_path))
     space = load_space("proxyless-small", {"resolution": 8})
     workload = space.workloads()[0]
 
