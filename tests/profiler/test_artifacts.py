@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def test_owners_name_nodes_of_the_description() -> None:
 
 WITHOUT_TORCH = """
 import sys
+from pathlib import Path
 import numpy as np
 from hwnas.profiler.artifacts import Lowerer
 from hwnas.spaces.registry import load_space
