@@ -191,17 +191,7 @@ class _Compare:
         factor, drift, count = self._refit(latency)
         if drift is not None and abs(drift) > DRIFT:
             self.doubts.append(f"calibration networks take {drift:+.1f} % since the table was made: profile anew")
-        predicted = dict(zip(self.networks.codes, self._predictions(), strict=True))
-        compared = {
-            key: ComparedNetwork(
-                self.networks.architectures[key],
-                predicted[key],
-                None if factor is None else factor * predicted[key],
-                ms,
-                *(wall_percentiles(visits[key]) if key in visits else (None, None)),
-            )
-            for key, ms in latency.items()
-        }
+        compared = self._compared(latency, visits, factor)
         networks = [compared[key] for key in self.chosen if key in compared]
         measured = np.array([n.measured for n in networks])
         plain = np.array([n.predicted for n in networks])
@@ -232,9 +222,22 @@ class _Compare:
             seconds=time.monotonic() - self.start,
         )
 
-    def _predictions(self) -> list[float]:
-        rows = np.stack(list(self.networks.codes.values()))
-        return self.predictor.predict_codes(rows).tolist()
+    def _compared(
+        self, latency: Mapping[str, float], visits: Mapping[str, Sequence[Timed]], factor: float | None
+    ) -> dict[str, ComparedNetwork]:
+        """The measured networks beside their predictions, by key."""
+        keys = list(latency)
+        predicted = self.predictor.predict_codes(np.stack([self.networks.codes[key] for key in keys])).tolist()
+        return {
+            key: ComparedNetwork(
+                self.networks.architectures[key],
+                prediction,
+                None if factor is None else factor * prediction,
+                latency[key],
+                *(wall_percentiles(visits[key]) if key in visits else (None, None)),
+            )
+            for key, prediction in zip(keys, predicted, strict=True)
+        }
 
     def _refit(self, latency: Mapping[str, float]) -> tuple[float | None, float | None, int]:
         """Factor for the predictions, drift in percent, and the number of calibration networks behind both."""
