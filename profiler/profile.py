@@ -15,7 +15,7 @@ from ..errors import HwnasError
 from .additive import AdditiveModel, MissingKeys
 from .artifacts import Lowerer
 from .bench import AnyBench, OutOfTime, describe, open_bench, open_session
-from .calibration import Calibration, calibrate
+from .calibration import COMBINED, Calibration, calibrate, combined
 from .designs import designed, held_out, uniform
 from .networks import NetworkSet, in_context_values
 from .profile_request import Method, ProfileRequest, ProfileResult
@@ -125,11 +125,14 @@ class _Profile:
             training = [key for key in latency if self.networks.roles[key] == "calibration"]
             traced = self._timed("in-context", lambda: in_context_values(bench, self.networks, training, latency))
             values["in-context"] = {key: float(np.mean(ms)) for key, ms in traced.items()}
+        if "isolated" in values and values.get("in-context"):
+            values[COMBINED] = combined(values["isolated"], values["in-context"])
         bench.unload(list(self.networks.codes))
         calibration = self._timed("calibration", lambda: self._fit(values, latency))
         if calibration is not None:
-            if calibration.method == "in-context":
-                self._finish(table, {key: _spread(ms) for key, ms in traced.items()})
+            if calibration.method != "isolated":
+                alone = isolated if calibration.method == COMBINED else {}
+                self._finish(table, {key: _spread(ms, alone.get(key)) for key, ms in traced.items()})
             networks = [a.as_dict() for key, a in self.networks.architectures.items() if key in latency]
             table.set_calibration({**calibration.as_dict(), "networks": networks})
             table.add_record("calibration", {"tried": [c.as_dict() for c in self.tried], "in-context": traced})
@@ -263,5 +266,10 @@ class _Profile:
             self.phases[phase] = self.phases.get(phase, 0.0) + time.monotonic() - start
 
 
-def _spread(ms: Sequence[float]) -> Estimate:
-    return Estimate(float(np.mean(ms)), float(np.min(ms)), float(np.max(ms)), True)
+def _spread(ms: Sequence[float], alone: Estimate | None) -> Estimate:
+    """Times of one operator wherever it occurs in networks, and, where both count, timed alone."""
+    inside = Estimate(float(np.mean(ms)), float(np.min(ms)), float(np.max(ms)), True)
+    if alone is None:
+        return inside
+    value = (inside.value + alone.value) / 2
+    return Estimate(value, min(inside.low, alone.low, value), max(inside.high, alone.high, value), alone.converged)

@@ -337,7 +337,7 @@ def test_on_this_machine(method: str, tmp_path: Path) -> None:
     result = run(space, tmp_path / "t.db", create("cpu"), protocol=QUICK, method=method)
     assert result.failed == {}
     assert result.calibration is not None
-    asked = {"isolated", "in-context"} if method == "auto" else {method}
+    asked = {"isolated", "in-context", "combined"} if method == "auto" else {method}
     assert {c.method for c in result.tried} == asked
     predictor = LutPredictor.load(tmp_path / "t.db", space)
     codes = np.concatenate(list(space.encoding.enumerate()))
