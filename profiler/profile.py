@@ -29,6 +29,8 @@ __all__ = ["Method", "ProfileRequest", "ProfileResult", "profile"]
 T = TypeVar("T")
 HELD_OUT = 8
 HELD_OUT_SEED = 20_000
+BUSY = 0.5
+"""Load average from which times of several threads are doubted."""
 CANARY = 0.08
 """Drift of the operator that is visited throughout that is worth a word."""
 NETWORK_SECONDS = 5.0
@@ -69,6 +71,7 @@ class _Profile:
         unlowered = self._timed("lowering", self._lower)
         with open_session(device, self.request.agent, self.request.agent_python) as session:
             about = describe(device, session)
+            self._check_load(about)
             rules = {**self.request.protocol.as_dict(), "method": self.request.method}
             provenance = provenance_of(device, self.request.space, self.lowerer.route, about, protocol=rules)
             with LatencyTable.create(self.request.out, provenance) as table:
@@ -82,6 +85,15 @@ class _Profile:
                     bench.deadline = self.start + self.request.budget_s
                 bench.session_id = table.add_session({**about, "seed": self.request.seed})
                 return self._measure(bench, table, unlowered)
+
+    def _check_load(self, about: Mapping[str, Any]) -> None:
+        """Several threads wait for each other, so their times mean little beside other work."""
+        load = about.get("load") or [0.0]
+        if self.request.device.settings.threads > 1 and load[0] > BUSY:
+            self.doubts.append(
+                f"{self.request.device.settings.threads} threads on a busy machine (load {load[0]:.2f}): "
+                "measure with --threads 1, or again when nothing else runs"
+            )
 
     def _lower(self) -> dict[str, str]:
         first = self.request.space.decode(uniform(self.request.space.encoding)[:1])[0]
