@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class _Profile:
                 bench.session_id = table.add_session({**about, "seed": self.request.seed})
                 return self._measure(bench, table, unlowered)
 
-    def _check_load(self, about: Mapping[str, Any]) -> None:
+    def _check_load(self, about: dict[str, Any]) -> None:
         """Several threads wait for each other, so their times mean little beside other work."""
         load = about.get("load") or [0.0]
         if self.request.device.settings.threads > 1 and load[0] > BUSY:
