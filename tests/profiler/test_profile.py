@@ -181,23 +181,30 @@ profile(ProfileRequest(device=device, space=ZOO["residual"](), out=Path(sys.argv
 """
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of a run that nothing interrupted."""
+    path = tmp_path_factory.mktemp("whole") / "t.db"
+    run(ZOO["residual"](), path)
+    return path
+
+
 @pytest.mark.parametrize("step", ["operators", "load networks", "networks"])
-def test_after_a_kill_nothing_is_lost_and_nothing_measured_twice(step: str, tmp_path: Path) -> None:
-    killed, whole = tmp_path / "killed.db", tmp_path / "whole.db"
+def test_after_a_kill_nothing_is_lost_and_nothing_measured_twice(step: str, whole: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed.db"
     command = [sys.executable, "-c", KILLED, str(killed), step]
     assert subprocess.run(command, timeout=60, check=False).returncode == -signal.SIGKILL
     before = visits(killed)
     assert before
     result = run(ZOO["residual"](), killed)
     assert (result.failed, result.unconverged, result.doubts) == ({}, [], [])
-    again = run(ZOO["residual"](), whole)
     assert visits(killed) == visits(whole)
     assert all(before[key] <= n for key, n in visits(killed).items() if key in before)
-    assert result.calibration is not None
-    assert again.calibration is not None
-    assert result.calibration.factor == pytest.approx(again.calibration.factor)
     with LatencyTable.open(killed) as table, LatencyTable.open(whole) as other:
         assert table.values() == pytest.approx(other.values())
+        assert table.calibration is not None
+        assert other.calibration is not None
+        assert table.calibration["factor"] == pytest.approx(other.calibration["factor"])
         assert len(table.sessions()) == 2
 
 
@@ -227,7 +234,7 @@ def test_another_setting_or_space_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("crash", "exit"), ("hang", "no answer"), ("error", "simulated error"), ("segv", "SIGSEGV|signal")],
+    [("crash", "exit"), ("hang", "no answer"), ("error", "simulated error")],
 )
 @pytest.mark.parametrize("after", [0, 4])
 def test_a_workload_that_misbehaves_costs_only_itself(fault: str, reason: str, after: int, tmp_path: Path) -> None:
@@ -244,15 +251,15 @@ def test_a_workload_that_misbehaves_costs_only_itself(fault: str, reason: str, a
     assert any("not calibrated" in doubt for doubt in result.doubts)
 
 
-def test_a_network_that_misbehaves_is_left_out(tmp_path: Path) -> None:
+def test_a_network_that_misbehaves_is_left_out(whole: Path, tmp_path: Path) -> None:
     space = ZOO["residual"]()
-    good = run(space, tmp_path / "good.db")
-    with LatencyTable.open(tmp_path / "good.db") as table:
+    with LatencyTable.open(whole) as table:
         bad = [row.key for row in table.rows("network") if row.info["role"] == "calibration"][3]
+        good = table.calibration
     result = run(space, tmp_path / "t.db", Simulated(replace(EXACT, faults={glob.escape(bad): "error"})))
     assert result.calibration is not None
-    assert good.calibration is not None
-    assert result.calibration.factor == pytest.approx(good.calibration.factor, abs=1e-3)
+    assert good is not None
+    assert result.calibration.factor == pytest.approx(good["factor"], abs=1e-3)
     with LatencyTable.open(tmp_path / "t.db") as table:
         assert [row.key for row in table.rows() if row.status == "failed"] == [bad]
         assert table.calibration is not None
