@@ -129,7 +129,7 @@ class ExactBench(AnyBench):
             self.values.pop(key, None)
 
     def operators(self, keys: Sequence[str]) -> dict[str, Estimate]:
-        return {key: Estimate(v, v, v, True) for key in keys for v in [self.values[key]]}
+        return {key: Estimate(v, v, v, True) for key in keys if (v := self.values.get(key)) is not None}
 
     def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
         return self.operators(keys)
@@ -264,13 +264,13 @@ class Bench(AnyBench):
             self.last_round = min(started)
 
     def _pending(self, visits: Mapping[str, Sequence[Timed]]) -> list[str]:
-        speed = full_speed(visits, operator_values)
-        return [key for key, v in visits.items() if not self._done(v, speed)]
+        least = min(self.protocol.min_visits, self.protocol.max_visits)
+        ripe = {key for key, v in visits.items() if len(v) >= least}
+        speed = full_speed(visits, operator_values) if ripe else None  # until then nothing is estimated between rounds
+        return [key for key, v in visits.items() if key not in ripe or not self._done(v, speed)]
 
     def _done(self, visits: Sequence[Timed], speed: float | None) -> bool:
-        if len(visits) >= self.protocol.max_visits:
-            return True
-        return len(visits) >= self.protocol.min_visits and estimate_operator(visits, self.protocol, speed).converged
+        return len(visits) >= self.protocol.max_visits or estimate_operator(visits, self.protocol, speed).converged
 
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
