@@ -111,7 +111,8 @@ class _Profile:
         try:
             if self.request.method != "in-context":
                 estimates = self._operators(bench, [key for key in self.keys if key not in failed])
-                self._finish(table, estimates)
+                if table.calibration is None:  # a calibrated table's values go with its calibration until both are new
+                    self._finish(table, estimates)
             if "network" not in unlowered:
                 calibration = self._calibrate(bench, table, estimates)
         except OutOfTime:
@@ -142,12 +143,13 @@ class _Profile:
         bench.unload(list(self.networks.codes))
         calibration = self._timed("calibration", lambda: self._fit(values, latency))
         if calibration is not None:
-            if calibration.method != "isolated":
-                alone = isolated if calibration.method == COMBINED else {}
-                self._finish(table, {key: _spread(ms, alone.get(key)) for key, ms in traced.items()})
+            alone = isolated if calibration.method == COMBINED else {}
+            inside = {key: _spread(ms, alone.get(key)) for key, ms in traced.items()}
             networks = [a.as_dict() for key, a in self.networks.architectures.items() if key in latency]
-            table.set_calibration({**calibration.as_dict(), "networks": networks})
-            table.add_record("calibration", {"tried": [c.as_dict() for c in self.tried], "in-context": traced})
+            with table.batch():
+                self._finish(table, isolated if calibration.method == "isolated" else inside)
+                table.set_calibration({**calibration.as_dict(), "networks": networks})
+                table.add_record("calibration", {"tried": [c.as_dict() for c in self.tried], "in-context": traced})
         return calibration
 
     def _measure_networks(
