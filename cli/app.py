@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from ..errors import HwnasError
-from .messages import Interrupted, one_line
+from .messages import Interrupted, one_line, was_interrupted
 
 COMMANDS = {
     "devices": "Which devices can be used here; for the others the reason and the mend.",
@@ -63,8 +63,10 @@ class LazyGroup(TyperGroup):
         """Run the command; an interrupt becomes an exception that typer leaves alone."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted() from error
+        except BaseException as error:
+            if was_interrupted(error) and not isinstance(error, Interrupted):
+                raise Interrupted() from error
+            raise
 
 
 app = typer.Typer(

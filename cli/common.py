@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import HwnasError
-from .messages import Interrupted, examples, one_line
+from .messages import Interrupted, examples, one_line, was_interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,8 +103,10 @@ def keeping(message: str) -> Iterator[None]:
     """Let Ctrl-C inside end with exit code 130 and a message that says what is kept."""
     try:
         yield
-    except KeyboardInterrupt as error:
-        raise Interrupted(message) from error
+    except BaseException as error:
+        if was_interrupted(error):
+            raise Interrupted(message) from error
+        raise
 
 
 class Output:

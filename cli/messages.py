@@ -5,6 +5,15 @@ class Interrupted(Exception):
     """Ctrl-C; the message says what is kept."""
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or what went wrong while that was being handled."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | Interrupted):
+            return True
+        error = error.__context__
+    return False
+
+
 def one_line(text: object) -> str:
     """Text as one line without control characters, whatever a file or a runtime put into it."""
     line = " ".join(str(text).split())

@@ -120,7 +120,9 @@ class AgentProcess:
         return answer, data
 
     def close(self) -> None:
-        """Ask it to go, and see to it that it does."""
+        """Ask it to go, and see to it that it does; nothing where it was killed before."""
+        if not self._finalizer.alive:  # its pipes are closed, and their numbers may be another file's by now
+            return
         with contextlib.suppress(ProtocolError):
             self._channel.send({"op": "quit"}, timeout_s=0.1)
         with contextlib.suppress(subprocess.TimeoutExpired):

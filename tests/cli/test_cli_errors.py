@@ -92,6 +92,18 @@ def test_an_interrupt_says_what_is_kept(command: Run) -> None:
     assert (result.code, result.err) == (130, "hwnas: interrupted; 12 of 70 workloads are in t.db\n")
 
 
+def test_what_fails_while_an_interrupt_is_handled_is_still_an_interrupt(command: Run) -> None:
+    def body() -> None:
+        with keeping("12 of 70 workloads are in t.db"):
+            try:
+                raise KeyboardInterrupt
+            finally:
+                os.close(10_000)
+
+    result = command(body)
+    assert (result.code, result.err) == (130, "hwnas: interrupted; 12 of 70 workloads are in t.db\n")
+
+
 def test_doubts_are_exit_code_1_with_json(command: Run) -> None:
     def body() -> None:
         output = Output(json_file="-")

@@ -170,6 +170,29 @@ def test_an_interrupted_request_leaves_no_orphan_and_a_usable_session(ops_artifa
         signal.signal(signal.SIGALRM, before)
 
 
+def test_closing_after_an_interrupt_touches_no_file_that_took_the_pipes_numbers(
+    ops_artifact: Make, tmp_path: Path
+) -> None:
+    session = create("simulated").open()
+    session.load("a", ops_artifact())
+    before = set(Path("/proc/self/fd").iterdir())
+    session._agent.kill()  # as an interrupted request does
+    freed = before - set(Path("/proc/self/fd").iterdir())
+    files = [(tmp_path / str(i)).open("wb", buffering=0) for i in range(2 * len(freed))]
+    session.close()
+    for file in files:
+        file.close()
+    assert freed
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0] * len(files)
+
+
+def test_closing_twice_is_no_error(ops_artifact: Make) -> None:
+    session = create("simulated").open()
+    session._agent.kill()
+    session.close()
+    session.close()
+
+
 def test_a_forgotten_session_leaves_no_orphan(ops_artifact: Make) -> None:
     session = create("simulated").open()
     agent = session.agent_pid
