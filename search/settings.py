@@ -1,0 +1,141 @@
+"""The settings of searching and training, as plain data; `config` reads them from YAML and checks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+ObjectiveKind = Literal["hold", "limit", "mul#log", "add#linear", "none"]
+GateMode = Literal["full_v2", "full", "two"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """How latency enters the search; formulas in `objective`.
+
+    Attributes:
+        kind: "hold" keeps the expected latency at the target, "limit" below it, "mul#log" and "add#linear" are the
+            losses of the ProxylessNAS code, "none" leaves latency out.
+        task: weight of cross-entropy (or accuracy); 0 searches for latency alone.
+        a, b: of "mul#log"; l: of "add#linear"; power: of the reward accuracy * (T / latency) ** power.
+        combine: with several devices: the weighted mean of latency / target, or the worst of them.
+    """
+
+    kind: ObjectiveKind = "hold"
+    task: float = 1.0
+    a: float = 0.2
+    b: float = 0.3
+    l: float = 0.1  # noqa: E741  the original's name
+    power: float = 0.1
+    combine: Literal["weighted", "worst"] = "weighted"
+
+
+@dataclass(frozen=True)
+class WeightSettings:
+    """Training of weights: of the supernet, or of one network.
+
+    Attributes:
+        epochs: passes over the training data.
+        batch_size: of the whole group of processes together.
+        lr: at the start of a cosine that ends at 0, stepped per batch.
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 4e-5
+    label_smoothing: float = 0.1
+
+
+@dataclass(frozen=True)
+class GradientSettings:
+    """ProxylessNAS by gradient.
+
+    Attributes:
+        mode: "full_v2" (memory of one path), "full" (all candidates alive), "two" (two sampled candidates).
+        lr: of Adam over the architecture parameters; None: 15 / number of updates, at most 0.3: learning rate times
+            updates is what decides how far choices settle.
+        init, init_scale: of the parameters: normal, or uniform in (-scale, scale).
+    """
+
+    mode: GateMode = "full_v2"
+    lr: float | None = None
+    betas: tuple[float, float] = (0.0, 0.999)
+    weight_decay: float = 0.0
+    init: Literal["normal", "uniform"] = "normal"
+    init_scale: float = 1e-3
+
+
+@dataclass(frozen=True)
+class ReinforceSettings:
+    """REINFORCE over the same architecture parameters.
+
+    Attributes:
+        samples: networks in an update.
+        lr: as in `GradientSettings`.
+        baseline_decay: of the running mean of rewards.
+        entropy: weight of the entropy bonus.
+    """
+
+    samples: int = 10
+    lr: float | None = None
+    betas: tuple[float, float] = (0.0, 0.999)
+    baseline_decay: float = 0.99
+    entropy: float = 1e-4
+    init: Literal["normal", "uniform"] = "normal"
+    init_scale: float = 1e-3
+
+
+@dataclass(frozen=True)
+class EvolutionSettings:
+    """Regularised evolution (Real et al., arXiv:1802.01548): mutate the best of a sample, drop the oldest."""
+
+    population: int = 30
+    tournament: int = 8
+    mutations: int = 1
+    batch: int = 5
+
+
+@dataclass(frozen=True)
+class RandomSettings:
+    """Random search: networks on target, drawn uniformly."""
+
+    batch: int = 5
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The search phase, in which weights and architecture parameters take turns.
+
+    Attributes:
+        algorithm: "gradient", "reinforce", "evolution" or "random".
+        warmup_epochs, warmup_lr: training of uniformly drawn paths before, with a cosine of its own.
+        every, steps: after so many weight steps come so many architecture updates.
+        skip_first_epoch: no architecture updates in the first epoch after the warm-up.
+        arch_batch_size: held-out images in an architecture update.
+        bn_batches: training batches from which a path's batch-norm statistics are estimated before it is scored.
+        valid_every: epochs between two validations of the most probable network.
+        precision: of the matrix products; "auto": bf16 (else fp16) on CUDA, fp32 on the CPU.
+        sync_batch_norm: share batch-norm statistics between processes.
+    """
+
+    algorithm: str = "gradient"
+    warmup_epochs: int = 15
+    warmup_lr: float = 0.05
+    every: int = 2
+    steps: int = 1
+    skip_first_epoch: bool = False
+    arch_batch_size: int = 64
+    bn_batches: int = 4
+    valid_every: int = 5
+    precision: Precision = "auto"
+    sync_batch_norm: bool = False
+    weights: WeightSettings = field(default_factory=WeightSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    gradient: GradientSettings = field(default_factory=GradientSettings)
+    reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
+    evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
+    random: RandomSettings = field(default_factory=RandomSettings)
