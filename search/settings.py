@@ -139,3 +139,37 @@ class SearchSettings:
     reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     random: RandomSettings = field(default_factory=RandomSettings)
+
+
+@dataclass(frozen=True)
+class FinalSettings:
+    """The training of the found network, on all training data.
+
+    Attributes:
+        init: begin with fresh weights, or with the supernet's.
+    """
+
+    init: Literal["scratch", "supernet"] = "scratch"
+    weights: WeightSettings = field(default_factory=lambda: WeightSettings(epochs=40))
+
+    @property
+    def epochs(self) -> int:
+        """Of `weights`; 0 trains nothing."""
+        return self.weights.epochs
+
+
+@dataclass(frozen=True)
+class LandingSettings:
+    """Measuring what was found, on the device (see `landing`).
+
+    Attributes:
+        candidates: networks that are built and measured, interleaved; the one nearest to the target is chosen.
+        visits: to each of them, spread over the measurement.
+        final_visits: to the chosen one, in the independent measurement that judges it.
+        tolerance: relative deviation of that measurement from the target above which the target counts as missed.
+    """
+
+    candidates: int = 5
+    visits: int = 20
+    final_visits: int = 20
+    tolerance: float = 0.03
