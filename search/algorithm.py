@@ -48,6 +48,11 @@ class Budget:
 class Algorithm(ABC):
     """Finds architectures of a space. The same seed and the same answers give the same search.
 
+    Attributes:
+        name: in the registry.
+        after_training: its updates come when the weights are trained, and all see the same images, so that scores can
+            be compared; otherwise updates and weight steps take turns.
+
     Args:
         space: where to search.
         objective: what accuracy and latency are worth.
@@ -58,6 +63,7 @@ class Algorithm(ABC):
     """
 
     name: ClassVar[str]
+    after_training: ClassVar[bool] = False
 
     def __init__(self, space: SearchSpace, objective: Objective, settings: Any, budget: Budget, seed: int) -> None:
         self.space = space

@@ -1,16 +1,35 @@
-"""Binary gates: the derivative of the loss with respect to which candidate of each choice is used."""
+"""Binary gates: the derivative of the loss with respect to which candidate of each choice is used.
+
+With gates g the output of a choice is y = sum_i g_i o_i(x). On a path g is one-hot, so only the active candidate
+counts, but dL/dg_i = <dL/dy, o_i(x)> is defined for all (ProxylessNAS, arXiv:1812.00332, section 3.1). Three ways:
+
+- full: every candidate is run in the forward pass and kept;
+- full_v2: only the active one is; the others are run, without graph and one at a time, when dL/dy has arrived;
+- two: like full_v2, for one other candidate, the partner.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from ..errors import HwnasError
+from ..spaces.choices import InputChoice, LayerChoice, active, reduce_inputs
 from .settings import GateMode
+from .supernet import Supernet, call
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+class GateError(HwnasError):
+    """A choice whose gates have no derivative."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +37,13 @@ class GateRequest:
     """What to differentiate.
 
     Attributes:
-        path: (decisions,) candidate numbers of the sampled path; unreached decisions may hold any.
-        partner: mode "two": the other sampled candidate of each decision, whose gate is looked at, too.
+        path: (decisions,) candidate numbers of the sampled path; those of unreached decisions count inside candidates
+            that are only looked at.
+        partner: mode "two": the other sampled candidate of each decision.
     """
 
     path: np.ndarray
-    mode: GateMode
+    mode: GateMode = "full_v2"
     partner: np.ndarray | None = None
 
 
@@ -32,9 +52,248 @@ class GateResult:
     """The outcome.
 
     Attributes:
-        loss: mean cross-entropy of the path on the batch.
+        loss: of the path on the batch.
         gradients: one vector a decision, float64 on the CPU: dL/dg, 0 for candidates that were not looked at.
     """
 
     loss: float
     gradients: list[Tensor]
+
+
+def gate_gradients(
+    supernet: Supernet,
+    request: GateRequest,
+    inputs: Tensor | Sequence[Tensor],
+    criterion: Callable[[Any], Tensor],
+    *,
+    autocast: Autocast = nullcontext,
+) -> GateResult:
+    """Loss of a path, and its derivative with respect to the gates of every choice on it.
+
+    Weights are frozen and batch-norm statistics untouched.
+
+    Args:
+        criterion: network output -> loss (a scalar).
+
+    Raises:
+        GateError: candidates of one choice have outputs of different shapes.
+    """
+    with supernet.frozen():
+        while True:
+            context = _Gated(supernet, request, autocast)
+            with active(context), torch.enable_grad():
+                with autocast():
+                    loss = criterion(call(supernet.module, inputs))
+                if loss.requires_grad:  # else no choice has any influence
+                    loss.backward()
+            if not context.stale:
+                return _result(loss.detach(), context.gradients())
+            supernet.copying |= context.stale  # and once more, now with copies where values were overwritten
+
+
+def _result(loss: Tensor, gradients: Sequence[Tensor]) -> GateResult:
+    """On the CPU; all in one transfer, since each would wait for the device."""
+    joined = torch.cat([loss.reshape(1).double(), *(g.double() for g in gradients)]).cpu()
+    first, *rest = joined.split([1, *(len(g) for g in gradients)])
+    return GateResult(float(first), list(rest))
+
+
+class _Gated:
+    """The context of one forward and backward pass (a `ChoiceContext`).
+
+    Attributes:
+        stale: choices whose inputs or outputs were overwritten before they were needed: the pass is void.
+    """
+
+    def __init__(self, supernet: Supernet, request: GateRequest, autocast: Autocast) -> None:
+        self.supernet = supernet
+        self.request = request
+        self.autocast = autocast
+        self.plain = supernet.selection(request.path)
+        self.stale: set[nn.Module] = set()
+        kept = torch.float64 if any(p.dtype == torch.float64 for p in supernet.module.parameters()) else torch.float32
+        sizes = [len(d) for d in supernet.space.decisions]
+        self._found = [torch.zeros(n, dtype=kept, device=supernet.device) for n in sizes]
+        self._leaves: list[Tensor | None] = [None] * len(sizes)
+
+    def gradients(self) -> list[Tensor]:
+        """One vector a decision."""
+        leaves = [found if leaf is None else leaf.grad for leaf, found in zip(self._leaves, self._found, strict=True)]
+        return [found if g is None else g for g, found in zip(leaves, self._found, strict=True)]
+
+    # -- the choices
+
+    def layer(self, choice: LayerChoice, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._choose(choice, lambda i, a, k: choice[i](*a, **k), args, kwargs)
+
+    def inputs(self, choice: InputChoice, tensors: Sequence[Tensor]) -> Any:
+        def reduced(i: int, a: tuple[Any, ...], k: Mapping[str, Any]) -> Any:
+            return reduce_inputs([a[0][j] for j in choice.subsets[i]], choice.reduction)
+
+        return self._choose(choice, reduced, (list(tensors),), {})
+
+    def _choose(
+        self,
+        choice: LayerChoice | InputChoice,
+        candidate: Callable[[int, tuple[Any, ...], Mapping[str, Any]], Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        d = self.supernet.decision_of[choice]
+        chosen = int(self.plain.chosen[choice])
+        others = self._others(d, chosen, len(choice.names))
+        kept = _Kept((args, kwargs), copied=choice in self.supernet.copying)
+
+        def run(i: int) -> Any:
+            """Another candidate's output, without graph."""
+            again_args, again_kwargs = kept.value()
+            with torch.no_grad(), active(self.plain), self.autocast():
+                return candidate(i, again_args, again_kwargs)
+
+        if self.request.mode == "full":
+            looked_at = {i: run(i) for i in others}
+            if kept.overwritten:
+                self.stale.add(choice)
+            output = candidate(chosen, args, kwargs)
+            return self._summed(choice, d, {chosen: output, **looked_at})
+        output = candidate(chosen, args, kwargs)
+        if kept.overwritten:
+            self.stale.add(choice)
+        return self._hooked(choice, d, chosen, others, output, run, kept)
+
+    def _others(self, d: int, chosen: int, n: int) -> list[int]:
+        if self.request.mode != "two":
+            return [i for i in range(n) if i != chosen]
+        partner = -1 if self.request.partner is None else int(self.request.partner[d])
+        return [partner] if 0 <= partner < n and partner != chosen else []
+
+    # -- full
+
+    def _summed(self, choice: LayerChoice | InputChoice, d: int, outputs: Mapping[int, Any]) -> Any:
+        """sum_i g_i o_i, by plain autograd."""
+        gates = self._leaves[d]
+        if gates is None:
+            chosen = next(iter(outputs))
+            gates = torch.zeros_like(self._found[d])
+            gates[chosen] = 1
+            gates.requires_grad_()
+            self._leaves[d] = gates
+        flat = {i: tree_flatten(output) for i, output in outputs.items()}
+        (chosen, (leaves, spec)), *rest = flat.items()
+        summed = []
+        for k, leaf in enumerate(leaves):
+            if not _gated(leaf):
+                summed.append(leaf)
+                continue
+            total = leaf * gates[chosen].to(leaf.dtype)
+            for i, (others, other_spec) in rest:
+                self._check(choice, (chosen, leaves, spec), (i, others, other_spec))
+                total = total + others[k] * gates[i].to(leaf.dtype)
+            summed.append(total)
+        return tree_unflatten(summed, spec)
+
+    # -- full_v2 and two
+
+    def _hooked(
+        self,
+        choice: LayerChoice | InputChoice,
+        d: int,
+        chosen: int,
+        others: Sequence[int],
+        output: Any,
+        run: Callable[[int], Any],
+        kept: _Kept,
+    ) -> Any:
+        """The active candidate's output; when its derivative arrives, the others are run and all gates are filled."""
+        leaves, spec = tree_flatten(output)
+        passed_on = [_own_node(leaf) if _gated(leaf) else leaf for leaf in leaves]
+        hooked = [leaf for leaf in passed_on if _gated(leaf)]
+        outcome = _Kept([leaf.detach() for leaf in hooked], copied=choice in self.supernet.copying)
+        found = self._found[d]
+
+        def arrived(derivatives: Sequence[Tensor | None]) -> None:
+            if outcome.overwritten or kept.overwritten:
+                self.stale.add(choice)
+                return
+            found[chosen] += _inner(outcome.value(), derivatives)
+            for i in others:
+                tensors, other_spec = tree_flatten(run(i))
+                self._check(choice, (chosen, leaves, spec), (i, tensors, other_spec))
+                found[i] += _inner([t for t in tensors if _gated(t)], derivatives)
+            if kept.overwritten:
+                self.stale.add(choice)
+
+        if len(hooked) == 1:
+            hooked[0].register_hook(lambda derivative: arrived([derivative]))
+        elif hooked:
+            torch.autograd.graph.register_multi_grad_hook(hooked, arrived)
+        return tree_unflatten(passed_on, spec)
+
+    def _check(
+        self, choice: LayerChoice | InputChoice, one: tuple[int, list[Any], Any], other: tuple[int, list[Any], Any]
+    ) -> None:
+        (i, leaves, spec), (j, others, other_spec) = one, other
+        if spec == other_spec and all(_shape(a) == _shape(b) for a, b in zip(leaves, others, strict=True)):
+            return
+        label = self.supernet.space.decisions[self.supernet.decision_of[choice]].label
+        raise GateError(
+            f"choice {label!r}: candidate {choice.names[i]!r} gives {[_shape(t) for t in leaves]}, "
+            f"{choice.names[j]!r} gives {[_shape(t) for t in others]}: a search by gradient needs candidates with "
+            "outputs of one shape; use --algorithm reinforce"
+        )
+
+
+class _Kept:
+    """Values that are needed later; knows whether something has changed them in place since.
+
+    Args:
+        copied: keep a copy, so that nothing can.
+    """
+
+    def __init__(self, value: Any, *, copied: bool) -> None:
+        self._copied = copied
+        self._value = tree_map(lambda t: (t.detach().clone() if copied else t.detach()) if _is(t) else t, value)
+        self._versions = self._now()
+
+    @property
+    def overwritten(self) -> bool:
+        return self._now() != self._versions
+
+    def value(self) -> Any:
+        """The values; a fresh copy where copies are kept, since who gets it may change it, too."""
+        return tree_map(lambda t: t.clone() if _is(t) else t, self._value) if self._copied else self._value
+
+    def _now(self) -> list[int]:
+        return [t._version for t in tree_flatten(self._value)[0] if _is(t)]
+
+
+def _is(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _gated(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _own_node(tensor: Tensor) -> Tensor:
+    """The same values as a new node of the graph, so that its hook sees what flows through this choice alone."""
+    if tensor.requires_grad:
+        return tensor.view_as(tensor)
+    # Nothing before it is differentiated. A clone, since what follows may write into it, which a leaf forbids.
+    return tensor.detach().requires_grad_().clone()
+
+
+def _inner(outputs: Sequence[Tensor], derivatives: Sequence[Tensor | None]) -> Tensor | float:
+    """sum of o * dL/dy over all elements."""
+    return sum(_product(o, d) for o, d in zip(outputs, derivatives, strict=True) if d is not None)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype in (torch.float16, torch.bfloat16):
+        return (a.to(b.dtype) * b).sum(dtype=torch.float32)
+    order = sorted(range(a.dim()), key=lambda i: (-a.stride(i), i))  # as it lies in memory
+    return torch.dot(a.permute(order).reshape(-1), b.to(a.dtype).permute(order).reshape(-1))

@@ -20,6 +20,8 @@ class ObjectiveSettings:
         task: weight of cross-entropy (or accuracy); 0 searches for latency alone.
         a, b: of "mul#log"; l: of "add#linear"; power: of the reward accuracy * (T / latency) ** power.
         combine: with several devices: the weighted mean of latency / target, or the worst of them.
+        derive: the final architecture is the most probable one in the "band" from 0.98 of the target to the target,
+            below the "limit", or simply the "argmax" of each choice; "auto": what fits the kind.
     """
 
     kind: ObjectiveKind = "hold"
@@ -29,6 +31,7 @@ class ObjectiveSettings:
     l: float = 0.1  # noqa: E741  the original's name
     power: float = 0.1
     combine: Literal["weighted", "worst"] = "weighted"
+    derive: Literal["auto", "band", "limit", "argmax"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -91,19 +94,25 @@ class ReinforceSettings:
 
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """Regularised evolution (Real et al., arXiv:1802.01548): mutate the best of a sample, drop the oldest."""
+    """Regularised evolution (Real et al., arXiv:1802.01548): mutate the best of a sample, drop the oldest.
+
+    Attributes:
+        batch: networks scored in an update. updates: of the whole search.
+    """
 
     population: int = 30
     tournament: int = 8
     mutations: int = 1
     batch: int = 5
+    updates: int = 40
 
 
 @dataclass(frozen=True)
 class RandomSettings:
-    """Random search: networks on target, drawn uniformly."""
+    """Random search: networks on target, drawn uniformly; `batch` in each of so many `updates`."""
 
     batch: int = 5
+    updates: int = 40
 
 
 @dataclass(frozen=True)
