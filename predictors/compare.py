@@ -5,33 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..devices.base import Device
 from ..errors import HwnasError
-from ..profiler.artifacts import Lowerer
-from ..profiler.bench import AnyBench, describe, open_bench, open_session
 from ..profiler.calibration import refit_factor
 from ..profiler.designs import held_out
 from ..profiler.metrics import bootstrap, errors
-from ..profiler.networks import NetworkSet
 from ..profiler.progress import Progress, Silent
 from ..profiler.protocol import MeasuringProtocol, Timed, full_speed, network_values, repeatability, wall_percentiles
-from ..profiler.table import LatencyTable
-from ..profiler.table_provenance import provenance_of
 from ..spaces.architecture import Architecture
 from .agreement import check_device
 from .base import Predictor
 from .comparison import ComparedNetwork, Comparison
 from .extremes import all_skip
-from .scratch import open_scratch
+from .network_timer import VISITS, NetworkTimer, Taken, check_visits, spread_networks
 
-VISITS = 20
 CALIBRATION_NETWORKS = 16
 """So many of the table's networks are measured again, spread evenly over its latencies."""
 DRIFT = 10.0
@@ -63,8 +56,7 @@ class CompareRequest:
     def __post_init__(self) -> None:
         if not 1 <= self.n <= 10_000:
             raise HwnasError(f"the number of networks must be from 1 to 10000, not {self.n}")
-        if not 2 <= self.visits <= 10_000:
-            raise HwnasError(f"visits must be from 2 to 10000, not {self.visits}")
+        check_visits(self.visits)
         if not 0 <= self.seed < 2**63:
             raise HwnasError(f"the seed must be a whole number from 0 on, not {self.seed}")
 
@@ -88,45 +80,38 @@ class _Compare:
         self.predictor, self.device = request.predictor, request.device
         self.space = self.predictor.space
         self.origin = self.predictor.origin
-        self.protocol = replace(request.protocol, network_visits=request.visits)
         self.doubts: list[str] = []
         check_device(self.predictor, self.device)
-        settings = self.device.settings
-        self.networks = NetworkSet(Lowerer(self.space, self.device.format, settings.batch), settings.dtype)
-        self.then = self._calibration_networks()
+        self.timer = NetworkTimer(
+            self.space,
+            self.device,
+            request.out,
+            origin=self.origin,
+            agent=request.agent,
+            agent_python=request.agent_python,
+            protocol=request.protocol,
+            seed=request.seed,
+            progress=progress,
+        )
+        self.networks = self.timer.networks()
+        self.then = spread_networks(self.origin, CALIBRATION_NETWORKS)
+        """Networks to measure again -> their latency then."""
         self.calibration = self._add(list(self.then), "calibration")
         self.extremes = self._extremes()
         self.chosen = self._choose()
 
     def run(self) -> Comparison:
-        self._choose_route()
-        device, request = self.device, self.request
-        with open_session(device, request.agent, request.agent_python) as session:
-            about = describe(device, session)
-            self.doubts += check_device(self.predictor, device, about)
-            provenance = provenance_of(
-                device, self.space, self.networks.lowerer.route, about, protocol=self.protocol.as_dict()
-            )
-            _make_folder(request.out)
+        request = self.request
+        self.timer.choose_route(self.networks.architectures[self.chosen[0]])
+        with self.timer as timer:
+            self.doubts += check_device(self.predictor, self.device, timer.about)
             wanted = {"seed": request.seed, "networks": sorted(self.networks.codes)}
-            with open_scratch(request.out / "measurements.db", provenance, wanted) as table:
-                table.register(self.networks.rows())
-                bench = open_bench(device, session, table, self.protocol, request.seed)
-                bench.progress = self.progress
-                bench.session_id = table.add_session({**about, "seed": request.seed, "begun": time.time()})
-                comparison = self._measure(bench, table)
-                table.add_record("finished", {"seconds": comparison.seconds})
+            taken = timer.take(self.networks, "measurements.db", wanted, request.visits)
+        comparison = self._judge(taken)
         comparison.write(request.out)
         return comparison
 
     # -- which networks
-
-    def _calibration_networks(self) -> dict[Architecture, float]:
-        """Networks to measure again -> their latency then."""
-        known = {a: ms for a, ms in (self.origin.networks if self.origin else {}).items() if ms is not None}
-        ordered = sorted(known, key=lambda a: known[a])
-        places = np.linspace(0, len(ordered) - 1, CALIBRATION_NETWORKS).round().astype(int) if ordered else ()
-        return {ordered[i]: known[ordered[i]] for i in dict.fromkeys(places)}
 
     def _add(self, architectures: Sequence[Architecture], role: str) -> list[str]:
         return self.networks.add(self.space.encode(architectures), role)
@@ -155,39 +140,14 @@ class _Compare:
             self.doubts.append(f"only {len(rows)} networks are left that calibration has not used")
         return self.networks.add(rows, "random")
 
-    def _choose_route(self) -> None:
-        """Networks are lowered as the table's were."""
-        lowerer = self.networks.lowerer
-        if self.origin is not None and self.origin.lowering:
-            lowerer.route = self.origin.lowering
-        else:
-            lowerer.choose_route(self.networks.architectures[self.chosen[0]], self.progress)
+    # -- what they say
 
-    # -- measuring
-
-    def _measure(self, bench: AnyBench, table: LatencyTable) -> Comparison:
-        keys = list(self.networks.codes)
-        artifacts = {key: partial(self.networks.artifact, key) for key in keys}
-        loaded = bench.load(artifacts, "load networks")
-        estimates = bench.networks([key for key in keys if key in loaded])
-        with table.batch():
-            for key, e in estimates.items():
-                table.finish(key, latency=e.value, low=e.low, high=e.high)
-        reasons = {row.key: row.reason for row in table.rows("network") if row.status == "failed"}
-        failed = [(self.networks.architectures[k], reasons.get(k, "not measured")) for k in keys if k not in estimates]
+    def _judge(self, taken: Taken) -> Comparison:
+        latency = {key: e.value for key, e in taken.estimates.items()}
+        visits, failed = taken.visits, taken.failed
         self.doubts += [f"left out, not measured: {a.short()}: {reason}" for a, reason in failed]
-        latency = {key: e.value for key, e in estimates.items()}
         if not any(key in latency for key in self.chosen):
             raise HwnasError(f"none of the networks could be measured: {failed[0][1]}")
-        return self._compare(latency, table.all_visits(), failed, bench.conditions())
-
-    def _compare(
-        self,
-        latency: Mapping[str, float],
-        visits: Mapping[str, Sequence[Timed]],
-        failed: Sequence[tuple[Architecture, str]],
-        conditions: Mapping[str, Any],
-    ) -> Comparison:
         factor, drift, count = self._refit(latency)
         if drift is not None and abs(drift) > DRIFT:
             self.doubts.append(f"calibration networks take {drift:+.1f} % since the table was made: profile anew")
@@ -217,7 +177,7 @@ class _Compare:
             noise=self._noise([key for key in self.chosen if key in latency], visits),
             calibration_networks=count,
             failed=failed,
-            conditions=conditions,
+            conditions=taken.conditions,
             doubts=self.doubts,
             seconds=time.monotonic() - self.start,
         )
@@ -259,10 +219,3 @@ class _Compare:
         speed = full_speed({key: visits[key] for key in keys}, partial(network_values, clock=clock))
         each = [repeatability(visits[key], clock, speed) for key in keys]
         return 100 * math.sqrt(sum(e * e for e in each) / len(each))
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HwnasError(f"{path} cannot be made: {error.strerror}: {error.filename}") from error

@@ -1,0 +1,214 @@
+"""Whole networks measured now on a device: what comparing, landing and measuring while searching have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from ..devices.base import Device
+from ..devices.session import Session
+from ..errors import HwnasError
+from ..profiler.artifacts import Lowerer
+from ..profiler.bench import describe, open_bench, open_session
+from ..profiler.networks import NetworkSet
+from ..profiler.progress import Progress, Silent
+from ..profiler.protocol import Estimate, MeasuringProtocol, Timed, wall_percentiles
+from ..profiler.table_provenance import provenance_of
+from ..spaces.architecture import Architecture
+from ..spaces.space import SearchSpace
+from .base import Origin
+from .scratch import open_scratch
+
+VISITS = 20
+"""To a network, spread over the whole measurement."""
+MAX_VISITS = 10_000
+
+
+def check_visits(visits: int) -> None:
+    """Raise HwnasError for a number of visits that says nothing, or never ends."""
+    if not 2 <= visits <= MAX_VISITS:
+        raise HwnasError(f"visits must be from 2 to {MAX_VISITS}, not {visits}")
+
+
+def spread_networks(origin: Origin | None, n: int) -> dict[Architecture, float]:
+    """Up to n of the networks that calibrated a predictor, spread evenly over its latencies -> their latency then."""
+    known = {a: value for a, value in (origin.networks if origin else {}).items() if value is not None}
+    ordered = sorted(known, key=lambda a: known[a])
+    places = np.linspace(0, len(ordered) - 1, n).round().astype(int) if ordered else ()
+    return {ordered[i]: known[ordered[i]] for i in dict.fromkeys(places)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network's latency in the device's unit with its interval (two standard errors), and the wall clock's
+    percentiles in ms of the same runs (None where nothing is timed)."""
+
+    value: float
+    low: float
+    high: float
+    wall_p50: float | None = None
+    wall_p90: float | None = None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """JSON form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one measurement of many networks found.
+
+    Attributes:
+        estimates, visits: latency and raw samples by key of the `NetworkSet`; those that failed have no estimate.
+        failed: (architecture, reason).
+        conditions: what the machine did meanwhile.
+    """
+
+    estimates: Mapping[str, Estimate]
+    visits: Mapping[str, Sequence[Timed]]
+    failed: Sequence[tuple[Architecture, str]]
+    conditions: Mapping[str, Any]
+
+
+class NetworkTimer:
+    """Builds, lowers and measures networks of a space through one agent; a context manager.
+
+    Args:
+        space: whose networks. device: where. folder: for the raw samples; made when the agent has started.
+        origin: of a predictor whose networks these are to be comparable with: they are lowered by its route.
+        agent, agent_python: where the measuring process runs (see `Device.open`).
+        protocol: how a visit goes. seed: of the orders of visits.
+
+    Attributes:
+        about: what the session says of hardware and runtime, once it is open.
+        failed: architecture -> reason, of all that `measure` could not measure.
+
+    Raises:
+        DeviceError: on entering, the device cannot be used here or the agent cannot be started.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        device: Device,
+        folder: Path,
+        *,
+        origin: Origin | None = None,
+        agent: str | None = None,
+        agent_python: str | None = None,
+        protocol: MeasuringProtocol | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.space = space
+        self.device = device
+        self.folder = folder
+        self.lowerer = Lowerer(space, device.format, device.settings.batch)
+        self.about: dict[str, Any] = {}
+        self.failed: dict[Architecture, str] = {}
+        self._route_known = origin is not None and bool(origin.lowering)
+        if origin is not None and origin.lowering:
+            self.lowerer.route = origin.lowering
+        self._where = (agent, agent_python)
+        self._protocol = protocol or MeasuringProtocol()
+        self._seed = seed
+        self._progress = progress or Silent()
+        self._calls = 0
+        self._session: Session | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._session = self._open.enter_context(open_session(self.device, *self._where))
+        try:
+            self.about = describe(self.device, self._session)
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def networks(self) -> NetworkSet:
+        """An empty set of networks to be measured by `take`."""
+        return NetworkSet(self.lowerer, self.device.settings.dtype)
+
+    def choose_route(self, architecture: Architecture) -> None:
+        """Find how the space can be lowered, unless that is settled; the network has to be lowered, too."""
+        if not self._route_known:
+            self.lowerer.choose_route(architecture, self._progress)
+            self._route_known = True
+
+    def measure(
+        self, architectures: Sequence[Architecture], visits: int = VISITS, *, name: str = "measurements"
+    ) -> dict[Architecture, Measured]:
+        """Measure networks, interleaved: round robin in random order.
+
+        Every call loads them anew and takes visits of its own, so that two calls for the same network know nothing
+        of each other.
+
+        Args:
+            name: of the file of raw samples (`name`.db); an earlier one is replaced.
+
+        Returns:
+            the networks that could be measured; for the others see `failed`.
+        """
+        check_visits(visits)
+        if not architectures:
+            return {}
+        networks = self.networks()
+        networks.add(self.space.encode(architectures), "measured")
+        taken = self.take(networks, f"{name}.db", {"call": self._calls, "begun": time.time()}, visits)
+        self.failed.update(taken.failed)
+        found: dict[Architecture, Measured] = {}
+        for key, e in taken.estimates.items():
+            wall = wall_percentiles(taken.visits[key]) if key in taken.visits else (None, None)
+            found[networks.architectures[key]] = Measured(e.value, e.low, e.high, *wall)
+        return found
+
+    def take(self, networks: NetworkSet, file: str, wanted: Mapping[str, Any], visits: int) -> Taken:
+        """Measure a set of networks, interleaved, with raw samples in a file of the folder.
+
+        Args:
+            wanted: what was asked for; an unfinished measurement of the same goes on (see `open_scratch`).
+        """
+        self.choose_route(next(iter(networks.architectures.values())))
+        _make_folder(self.folder)
+        protocol = replace(self._protocol, network_visits=visits)
+        provenance = provenance_of(self.device, self.space, self.lowerer.route, self.about, protocol=protocol.as_dict())
+        start, seed = time.monotonic(), self._seed + self._calls
+        self._calls += 1
+        with open_scratch(self.folder / file, provenance, wanted) as table:
+            table.register(networks.rows())
+            bench = open_bench(self.device, self._session, table, protocol, seed)
+            bench.progress = self._progress
+            bench.session_id = table.add_session({**self.about, "seed": seed, "begun": time.time()})
+            keys = list(networks.codes)
+            loaded = bench.load({key: partial(networks.artifact, key) for key in keys}, "load networks")
+            estimates = bench.networks([key for key in keys if key in loaded])
+            with table.batch():
+                for key, e in estimates.items():
+                    table.finish(key, latency=e.value, low=e.low, high=e.high)
+            reasons = {row.key: row.reason for row in table.rows("network") if row.status == "failed"}
+            bench.unload(keys)
+            failed = [(networks.architectures[k], reasons.get(k, "not measured")) for k in keys if k not in estimates]
+            taken = Taken(estimates, table.all_visits(), failed, bench.conditions())
+            table.add_record("finished", {"seconds": time.monotonic() - start})
+        return taken
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HwnasError(f"{path} cannot be made: {error.strerror}: {error.filename}") from error
