@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .distributed import Ranks
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ComputeError(HwnasError):
+    """What training was asked to run on is not there."""
 
 
 class TrainingDiverged(HwnasError):
@@ -44,6 +48,41 @@ class Accuracy:
     n: int
 
 
+def compute_device(compute: str, local_rank: int = 0) -> torch.device:
+    """The device of "auto" (CUDA where there is one), "cpu" or "cuda"; of several GPUs that of this process.
+
+    Raises:
+        ComputeError: there is no CUDA where it was asked for, or another name.
+    """
+    if compute not in ("auto", "cpu", "cuda"):
+        raise ComputeError(f"training runs on auto, cpu or cuda, not on {compute!r}")
+    if compute == "cpu" or (compute == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        why = "this torch was built without it" if torch.version.cuda is None else "no GPU can be used here"
+        raise ComputeError(f"CUDA was asked for, but {why}; use the CPU, or install a torch and a driver with CUDA")
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ComputeError(f"process {local_rank} has no GPU of its own: there are {count}; start at most {count}")
+    return torch.device("cuda", local_rank)
+
+
+def takes_channels_last(network: nn.Module, images: Tensor) -> bool:
+    """Whether a network runs on images (N, C, H, W) in channels_last, which is the faster layout.
+
+    A module that calls `view` on its activations does not; it trains in the usual layout. Tried in eval mode, which
+    leaves no trace.
+    """
+    if images.ndim != 4:
+        return False
+    with eval_mode(network), torch.no_grad():
+        try:
+            network(images.to(memory_format=torch.channels_last))
+        except RuntimeError:
+            return False
+    return True
+
+
 def make_optimizer(
     parameters: Iterable[nn.Parameter], settings: WeightSettings, *, no_decay: bool = False
 ) -> torch.optim.SGD:
@@ -53,7 +92,7 @@ def make_optimizer(
         no_decay: leave biases and the parameters of norms (all that have one dimension) out of the weight decay.
     """
     every = list(parameters)
-    groups = [{"params": every}]
+    groups: list[dict[str, Any]] = [{"params": every}]
     if no_decay:
         groups = [
             {"params": [p for p in every if p.ndim > 1]},
@@ -146,7 +185,7 @@ def evaluate(
     """
     shard = (0, 1) if ranks is None else (ranks.rank, ranks.world)
     pairs = batches.epoch(0, shard=shard) if hasattr(batches, "epoch") else batches
-    with _eval_mode(network), torch.no_grad(), autocast(device, precision):
+    with eval_mode(network), torch.no_grad(), autocast(device, precision):
         sums = _sums(network, pairs, device)
     if ranks is not None:
         sums = np.sum(ranks.gather(sums), axis=0)
@@ -173,7 +212,8 @@ def _sums(
 
 
 @contextlib.contextmanager
-def _eval_mode(network: object) -> Iterator[None]:
+def eval_mode(network: object) -> Iterator[None]:
+    """A module in eval mode, each part as it was afterwards; anything else is left alone."""
     if not isinstance(network, nn.Module):
         yield
         return
