@@ -135,6 +135,11 @@ class Predictor(ABC):
         return None
 
     @property
+    def closed_form(self) -> bool:
+        """Whether `expected` is exact and costs no more than a few predictions."""
+        return False
+
+    @property
     def control(self) -> Predictor | None:
         """A predictor with a closed-form expectation that explains much of this one (see `expectation`)."""
         return None

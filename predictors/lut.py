@@ -129,6 +129,10 @@ class LutPredictor(Predictor):
         tail = NormalDist().inv_cdf((1 + coverage) / 2)
         return error * (tail if n is None else _student(tail, n))
 
+    @property
+    def closed_form(self) -> bool:
+        return True
+
     def expected(self, probabilities: Sequence[Any]) -> Any:
         self.check_probabilities(probabilities)
         total = self.model.expected(probabilities)

@@ -1,0 +1,217 @@
+"""What accuracy and latency are worth together.
+
+With R the expected latency / target (see `goals`), E and T the expected latency and the target in their unit:
+
+    hold        L = task * CE, under probabilities that are tilted so that R = 1 (see `tilt`)
+    limit       the same with R <= 1
+    mul#log     L = a * task * CE * (log E / log T) ** b        ProxylessNAS, arXiv:1812.00332, its published code
+    add#linear  L = task * CE + l * (R - 1)                     likewise
+    none        L = task * CE
+
+Where a predictor's expectation has no closed form, hold and limit add multiplier * R, and a PI controller keeps the
+multiplier such that R is observed to be 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import HwnasError
+from .goals import ROUNDING, Latency
+from .settings import ObjectiveSettings
+from .tilt import Tilt, solve
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOW = 0.98
+"""Lower end of the band of latency / target that counts as on target."""
+LEAST_TARGET = 2.0
+"""Of mul#log, in the unit."""
+LEAST_EXPECTED = 1.1
+"""Of mul#log, in the unit: nearer to 1 the derivative of (log E) ** b grows without bound."""
+
+
+class ObjectiveError(HwnasError):
+    """An objective that cannot be used as it was asked for."""
+
+
+class Objective:
+    """Loss, reward and acceptance of a search.
+
+    Args:
+        latency: the goals; None: latency plays no part, whatever the settings' kind.
+        settings: see `ObjectiveSettings`.
+
+    Attributes:
+        kind: as in the settings; "none" without goals.
+        tilts: whether `logits` holds the expected latency.
+
+    Raises:
+        ObjectiveError: mul#log with a target near 1 or below in its unit.
+    """
+
+    def __init__(self, latency: Latency | None, settings: ObjectiveSettings) -> None:
+        self.latency = latency
+        self.settings = settings
+        self.kind = settings.kind if latency is not None else "none"
+        self._holds = self.kind in ("hold", "limit")
+        self.tilts = self._holds and latency is not None and latency.closed_form
+        self._tilt: Tilt | None = None
+        self._multiplier = 0.0
+        self._integral = 0.0
+        if self.kind == "mul#log":
+            self._check_targets()
+
+    # -- gradient
+
+    def logits(self, alphas: Sequence[Tensor]) -> list[Tensor]:
+        """The logits to draw from: alphas - mu * t / T where the objective tilts, else the alphas.
+
+        mu and t = dE/dp are solved for anew and are constants to autograd: the same alphas give the same logits.
+
+        Args:
+            alphas: one vector a decision.
+
+        Raises:
+            ObjectiveError: they are not finite.
+        """
+        if not self.tilts or self.latency is None:
+            return list(alphas)
+        import torch
+
+        plain = torch.cat([a.detach().reshape(-1) for a in alphas]).double().cpu().numpy()
+        if not np.isfinite(plain).all():
+            raise ObjectiveError("the architecture parameters are not finite: the search diverged; lower its lr")
+        ratios = self.latency.ratios
+        logits = np.full(ratios.mask.shape, -np.inf)
+        logits[ratios.mask] = plain
+        self._tilt = solve(ratios, logits, limit=self.kind == "limit", ends=lambda: self._ends())
+        shift = torch.from_numpy(self._tilt.shift[ratios.mask]).to(alphas[0])
+        return [a - s for a, s in zip(alphas, shift.split(ratios.sizes), strict=True)]
+
+    def loss(self, task: Tensor, probabilities: Sequence[Tensor]) -> Tensor:
+        """The loss; differentiable in both.
+
+        Args:
+            task: cross-entropy.
+            probabilities: one vector a decision.
+
+        Raises:
+            ObjectiveError: mul#log with an expected latency near 1 or below in its unit.
+        """
+        weight = self.settings.task
+        if self.latency is None or self.kind == "none" or self.tilts:
+            return weight * task
+        if self.kind == "mul#log":
+            factor = self._log_ratio(self.latency.expected(probabilities)) ** self.settings.b
+            return self.settings.a * (weight * task if weight else 1.0) * factor
+        ratio: Tensor = self.latency.expected_ratio(probabilities)
+        if self.kind == "add#linear":
+            return weight * task + self.settings.l * (ratio - 1)
+        return weight * task + self._multiplier * ratio
+
+    # -- sampled networks
+
+    def reward(
+        self, accuracy: NDArray[np.float64], codes: np.ndarray | None = None, ratio: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """(N,) what sampled networks are worth.
+
+        mul#log: task * accuracy * (1 / ratio) ** power. add#linear: task * accuracy - l * (ratio - 1). hold and limit:
+        task * accuracy where the probabilities are tilted, else less multiplier * (ratio - 1).
+
+        Args:
+            accuracy: (N,) from 0 to 1.
+            codes: (N, decisions), from which the ratio is predicted where it is not given.
+            ratio: (N,) latency / target.
+        """
+        worth = self.settings.task * np.asarray(accuracy, float)
+        if self.latency is None or self.kind == "none" or self.tilts:
+            return worth
+        if ratio is None:
+            if codes is None:
+                raise ObjectiveError("a reward under a latency goal needs the networks or their latency / target")
+            ratio = self.latency.ratio(codes)
+        if self.kind == "mul#log":
+            return np.asarray((worth if self.settings.task else 1.0) * (1 / ratio) ** self.settings.power)
+        weight = self.settings.l if self.kind == "add#linear" else self._multiplier
+        return np.asarray(worth - weight * (ratio - 1))
+
+    def accepts(self, ratio: NDArray[np.float64] | None) -> NDArray[np.bool_]:
+        """Which of (N,) latencies / target are on it: from 0.98 to 1, below 1 for limit, all for none."""
+        ratio = np.asarray(ratio, float)
+        if self.kind == "none":
+            return np.ones(ratio.shape, bool)
+        below = ratio <= 1 + ROUNDING
+        return below if self.kind == "limit" else below & (ratio >= LOW - ROUNDING)
+
+    # -- the controller
+
+    def observe(self, ratio: float) -> None:
+        """Tell the expected ratio, or the mean of sampled ones, after an update."""
+
+    # -- the record
+
+    def log(self, probabilities: Sequence[Any]) -> dict[str, float]:
+        """Expected latency of each goal, in its unit, the expected ratio, and mu or the multiplier."""
+        if self.latency is None:
+            return {}
+        expected = [float(e) for e in self.latency.expected(probabilities)]
+        names = self.latency.names
+        one = len(names) == 1
+        found = {"expected" if one else f"expected/{n}": e for n, e in zip(names, expected, strict=True)}
+        found["ratio"] = float(self.latency.expected_ratio(probabilities))
+        if self.tilts and self._tilt is not None:
+            mu = self._tilt.multipliers.tolist()
+            found |= {"mu": mu[0]} if len(mu) == 1 else {f"mu/{n}": m for n, m in zip(names, mu, strict=True)}
+        elif self._holds:
+            found["multiplier"] = self._multiplier
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """All that changes."""
+        return {"multiplier": self._multiplier, "integral": self._integral}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._multiplier, self._integral = float(state["multiplier"]), float(state["integral"])
+
+    # -- inside
+
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        assert self.latency is not None
+        return self.latency.range()[2:]
+
+    def _check_targets(self) -> None:
+        assert self.latency is not None
+        for goal in self.latency.goals:
+            if goal.target <= LEAST_TARGET:
+                raise ObjectiveError(
+                    f"mul#log cannot be used with a target of {goal.target:g} {goal.predictor.unit}: it compares "
+                    f"logarithms, so it depends on the unit and breaks near 1 (it needs targets above "
+                    f"{LEAST_TARGET:g}); use hold"
+                )
+
+    def _log_ratio(self, expected: Sequence[Tensor]) -> Tensor:
+        """log E / log T; of several goals the weighted geometric mean, or the largest."""
+        assert self.latency is not None
+        found = []
+        for goal, e in zip(self.latency.goals, expected, strict=True):
+            if not float(e) >= LEAST_EXPECTED:
+                raise ObjectiveError(
+                    f"mul#log cannot go on: the expected latency fell to {float(e):.3g} {goal.predictor.unit} and its "
+                    f"logarithm to 0 or below, for it depends on the unit; use hold"
+                )
+            found.append(e.log() / math.log(goal.target))
+        if self.latency.combine == "worst":
+            return max(found, key=float)
+        result = found[0] ** self.latency.weights[0]
+        for ratio, weight in zip(found[1:], self.latency.weights[1:], strict=True):
+            result = result * ratio**weight
+        return result
