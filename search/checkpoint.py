@@ -198,7 +198,7 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, Mapping):
-        made = OrderedDict() if isinstance(value, OrderedDict) else {}
+        made: dict[Any, Any] = OrderedDict() if isinstance(value, OrderedDict) else {}
         made.update((_plain(key, where), _plain(part, f"{where}.{key}")) for key, part in value.items())
         if hasattr(value, "_metadata"):  # of a module's state: the versions of its layers
             made._metadata = value._metadata  # type: ignore[attr-defined]
