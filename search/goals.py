@@ -201,7 +201,7 @@ class Latency:
         asked = f"target {self._with_units(self.targets.tolist())} is {wrong}: {shown[0]} to {shown[1]}"
         if len(self.goals) > 1:
             asked += f"; together ({self.combine}) {least:.4g} to {most:.4g} times the targets"
-        raise TargetUnreachable(asked, self.targets.tolist(), *predicted, smallest, largest)
+        raise TargetUnreachable(asked, self.targets.tolist(), predicted[0], predicted[1], smallest, largest)
 
     def _with_units(self, values: Sequence[float]) -> str:
         parts = [f"{value:.4g} {goal.predictor.unit}" for value, goal in zip(values, self.goals, strict=True)]

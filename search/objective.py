@@ -29,6 +29,8 @@ from .tilt import Tilt, solve
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .derive import Rule
+
 LOW = 0.98
 """Lower end of the band of latency / target that counts as on target."""
 LEAST_TARGET = 2.0
@@ -67,6 +69,12 @@ class Objective:
         self._integral = 0.0
         if self.kind == "mul#log":
             self._check_targets()
+
+    @property
+    def rule(self) -> Rule:
+        """By which architectures are derived from this objective's probabilities (see `derive`)."""
+        rules: dict[str, Rule] = {"limit": "limit", "none": "argmax"}
+        return rules.get(self.kind, "band")
 
     # -- gradient
 

@@ -66,14 +66,14 @@ class Ratios:
         value = self._linear.offset + (self._linear.costs * p).sum(axis=(1, 2))
         slopes = self._linear.costs.copy()
         for weight, term in self._joint:
-            expected, own = _differentiate(term, p)
+            expected, by_decision = _differentiate(term, p)
             value += weight * expected
-            for d, slope in zip(term.decisions, own, strict=True):
+            for d, slope in zip(term.decisions, by_decision, strict=True):
                 slopes[:, d, : self.sizes[d]] += weight[:, None] * slope
         for weight, predictor in self._others:
-            expected, own = self._autograd(predictor, p)
+            expected, slope = self._autograd(predictor, p)
             value += weight * expected
-            slopes += weight[:, None, None] * own
+            slopes += weight[:, None, None] * slope
         return value, slopes
 
     def split(self, matrix: np.ndarray) -> list[np.ndarray]:
@@ -113,8 +113,8 @@ class Ratios:
 
 def _differentiate(term: CostTerm, p: Matrix) -> tuple[float, list[Matrix]]:
     """Expectation of a term, and its derivative by the probabilities of each of its decisions."""
-    vectors = [
-        p[d, :size] if term.classes is None else np.bincount(term.classes[axis], p[d, : len(term.classes[axis])], size)
+    vectors: list[Matrix] = [
+        p[d, :size] if term.classes is None else _by_class(p[d], term.classes[axis], size)
         for axis, (d, size) in enumerate(zip(term.decisions, term.costs.shape, strict=True))
     ]
     slopes = _contracted(term.costs, vectors)
@@ -122,6 +122,10 @@ def _differentiate(term: CostTerm, p: Matrix) -> tuple[float, list[Matrix]]:
     if term.classes is not None:
         slopes = [slope[list(own)] for slope, own in zip(slopes, term.classes, strict=True)]
     return expected, slopes
+
+
+def _by_class(p: Matrix, classes: Sequence[int], size: int) -> Matrix:
+    return np.bincount(classes, p[: len(classes)], size).astype(float)
 
 
 def _contracted(costs: Matrix, vectors: Sequence[Matrix]) -> list[Matrix]:
