@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import HwnasError
 from .description import SpaceError
 from .space import SearchSpace
+from .usercode import UserCode
 
 _BUILTIN = {
     "proxyless": ".builtin.proxyless:proxyless",
@@ -58,15 +51,11 @@ def load_space(spec: str = "proxyless", arguments: Mapping[str, object] | None =
             something else.
     """
     arguments = arguments or {}
+    code = UserCode(spec, "space", SpaceError)
     if ":" not in spec:
-        return _call(spec, _builtin(spec), arguments)
-    source, _, function_name = spec.rpartition(":")
-    if not source or not function_name:
-        raise SpaceError(f"space {spec!r} is not of the form package.module:function or path/file.py:function")
-    is_file = source.endswith(".py") or "/" in source
-    with _importable(Path(source).resolve().parent if is_file else Path.cwd()):
-        module = _load_file(spec, Path(source)) if is_file else _load_module(spec, source)
-        return _call(spec, _function(spec, module, function_name), arguments)
+        return _call(code, _builtin(spec), arguments)
+    with code.function() as function:
+        return _call(code, function, arguments)
 
 
 def _builtin(name: str) -> Callable[..., Any]:
@@ -80,68 +69,10 @@ def _builtin(name: str) -> Callable[..., Any]:
     return loaded
 
 
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    entry = str(folder)
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        if entry in sys.path:
-            sys.path.remove(entry)
-
-
-def _load_module(spec: str, name: str) -> ModuleType:
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise SpaceError(f"space {spec!r}: there is no module {error.name!r} here or among the installed") from None
-        raise _failed(spec, "cannot be imported", error, None) from error
-    except (Exception, SystemExit) as error:  # foreign code: it may raise anything
-        raise _failed(spec, "cannot be imported", error, None) from error
-
-
-def _load_file(spec: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise SpaceError(f"space {spec!r}: there is no file {path}")
-    path = path.resolve()
-    name = f"_hwnas_space_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise SpaceError(f"space {spec!r}: {path} is not a Python file (.py)")
-    module = importlib.util.module_from_spec(module_spec)
-    # dataclasses and pickling look a class's module up there
-    sys.modules[name] = module
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # foreign code: it may raise anything
-        sys.modules.pop(name, None)
-        raise _failed(spec, "cannot be imported", error, path) from error
-    return module
-
-
-def _function(spec: str, module: ModuleType, name: str) -> Callable[..., Any]:
-    function = getattr(module, name, None)
-    if not callable(function):
-        own = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
-        found = f"; the module has {', '.join(own)}" if own else " in the module"
-        raise SpaceError(f"space {spec!r}: there is no function {name!r}{found}")
-    result: Callable[..., Any] = function
-    return result
-
-
-def _call(spec: str, function: Callable[..., Any], arguments: Mapping[str, object]) -> SearchSpace:
-    kwargs = _bind(spec, function, arguments)
-    try:
-        space = function(**kwargs)
-    except HwnasError as error:
-        raise SpaceError(f"space {spec!r}: {error}") from error
-    except (Exception, SystemExit) as error:  # foreign code: it may raise anything
-        raise _failed(spec, "failed", error, _file_of(function)) from error
+def _call(code: UserCode, function: Callable[..., Any], arguments: Mapping[str, object]) -> SearchSpace:
+    space = code.call(function, _bind(code.spec, function, arguments))
     if not isinstance(space, SearchSpace):
-        raise SpaceError(f"space {spec!r}: the function returned a {type(space).__name__}, not a SearchSpace")
+        raise code.refusal(f"the function returned a {type(space).__name__}, not a SearchSpace")
     return space
 
 
@@ -190,26 +121,3 @@ def _convert(spec: str, name: str, value: object, annotation: object) -> object:
             raise SpaceError(f"space {spec!r}: {name} must be {article} {wanted}, not {value!r}")
         return {"int": int, "float": float, "bool": bool}[wanted](parsed)
     return parsed
-
-
-def _file_of(function: Callable[..., Any]) -> Path | None:
-    code = getattr(function, "__code__", None)
-    return Path(code.co_filename) if code is not None else None
-
-
-def _failed(spec: str, what: str, error: BaseException, path: Path | None) -> SpaceError:
-    """Names the exception and the line of the user's code that it came from."""
-    where, message = "", str(error)
-    if isinstance(error, SyntaxError) and error.filename:
-        where, message = f" ({error.filename}:{error.lineno})", error.msg
-    else:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_machinery(f.filename)]
-        own = [f for f in frames if path is not None and f.filename == str(path)] or frames
-        if own:
-            where = f" ({own[-1].filename}:{own[-1].lineno})"
-    message = " ".join(message.split())
-    return SpaceError(f"space {spec!r} {what}: {type(error).__name__}: {message}{where}")
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename == __file__ or filename.startswith("<frozen ")
