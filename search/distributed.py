@@ -127,10 +127,11 @@ class Ranks:
         kind = torch.float32
         for tensor in tensors:
             kind = torch.promote_types(kind, tensor.dtype if tensor.is_floating_point() else torch.float64)
-        with torch.no_grad(), self._exchange("averaging"):
-            flat = torch.cat([tensor.detach().reshape(-1).to(kind) for tensor in tensors])
-            dist.all_reduce(flat)
-            flat /= self.world
+        flat = torch.cat([tensor.detach().reshape(-1).to(kind) for tensor in tensors])
+        with self._exchange("averaging"):
+            dist.all_reduce(flat, group=None if flat.is_cuda else self._group)
+        flat /= self.world
+        with torch.no_grad():
             for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
                 mean = mean.view(tensor.shape)
                 tensor.copy_(mean if tensor.is_floating_point() else mean.round())

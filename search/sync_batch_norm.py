@@ -30,12 +30,12 @@ def synchronise_batch_norm(module: nn.Module, ranks: Ranks) -> nn.Module:
     """
     if ranks.world == 1:
         return module
-    swapped: dict[nn.Module, nn.Module] = {}
+    swapped = {old: _swap(old, ranks) for old in module.modules() if type(old) in _KINDS}
     for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if type(child) in _KINDS:
-                setattr(parent, name, swapped.setdefault(child, swapped.get(child) or _swap(child, ranks)))
-    return _swap(module, ranks) if type(module) in _KINDS else module
+        for name, child in parent._modules.items():  # named_children leaves out what comes twice
+            if child in swapped:
+                setattr(parent, name, swapped[child])
+    return swapped.get(module, module)
 
 
 def _swap(old: nn.Module, ranks: Ranks) -> nn.Module:
@@ -62,11 +62,11 @@ class _Synchronised(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(x)
         y, mean, var, count = _BatchNormOfAll.apply(x, self.weight, self.bias, self.eps, self.ranks)
         if self.track_running_stats:
-            self._track(mean, var, int(count))
+            self._track(mean, var, count)
         return y
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
+    def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
         if self.running_mean is None or self.running_var is None:
             return
         part = self.momentum
@@ -107,22 +107,22 @@ class _BatchNormOfAll(torch.autograd.Function):
         precise = torch.promote_types(x.dtype, torch.float32)
         own_mean, own_var = mean.to(precise), var.to(precise)
         y = F.batch_norm(x, own_mean, own_var, weight, bias, False, 0.0, eps)
-        ctx.save_for_backward(x, weight, own_mean, torch.rsqrt(own_var + eps))
-        ctx.ranks, ctx.count = ranks, int(count)
+        ctx.save_for_backward(x, weight, own_mean, torch.rsqrt(own_var + eps), count)
+        ctx.ranks = ranks
         ctx.mark_non_differentiable(mean, var, count)
         return y, mean, var, count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, invstd = ctx.saved_tensors
+        x, weight, mean, invstd, count = ctx.saved_tensors
         dims = [d for d in range(x.dim()) if d != 1]
         dy = dy.to(mean.dtype)
         xhat = (x - _wide(mean, x)) * _wide(invstd, x)
         sums = torch.stack([dy.sum(dims), (dy * xhat).sum(dims)])
         dx = dweight = dbias = None
         if ctx.needs_input_grad[0]:
-            means = (ctx.ranks.stack(sums.double()).sum(0) / ctx.count).to(mean.dtype)
+            means = (ctx.ranks.stack(sums.double()).sum(0) / count).to(mean.dtype)
             scale = invstd if weight is None else invstd * weight
             dx = (dy - _wide(means[0], x) - xhat * _wide(means[1], x)) * _wide(scale, x)
             dx = dx.to(x.dtype)
@@ -145,7 +145,7 @@ def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     parts = torch.stack([torch.full_like(mean, 1.0).double() * count, mean.double(), var.double()])
     counts, means, variances = ranks.stack(parts).unbind(1)
     total = counts.sum(0)
-    if float(total[0]) < 2:
+    if count < 2 and float(total[0]) < 2:  # on all ranks or on none; to look at the total waits for the device
         raise ValueError(f"batch norm needs more than one value per channel in training, got {tuple(x.shape)}")
     joint = (counts * means).sum(0) / total
     spread = (counts * (variances + (means - joint) ** 2)).sum(0) / total
