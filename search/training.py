@@ -48,8 +48,8 @@ class Accuracy:
     n: int
 
 
-def compute_device(compute: str, local_rank: int = 0) -> torch.device:
-    """The device of "auto" (CUDA where there is one), "cpu" or "cuda"; of several GPUs that of this process.
+def compute_device(compute: str) -> torch.device:
+    """The device of "auto" (CUDA where there is one), "cpu" or "cuda"; `Ranks.start` picks one of several GPUs.
 
     Raises:
         ComputeError: there is no CUDA where it was asked for, or another name.
@@ -61,10 +61,7 @@ def compute_device(compute: str, local_rank: int = 0) -> torch.device:
     if not torch.cuda.is_available():
         why = "this torch was built without it" if torch.version.cuda is None else "no GPU can be used here"
         raise ComputeError(f"CUDA was asked for, but {why}; use the CPU, or install a torch and a driver with CUDA")
-    count = torch.cuda.device_count()
-    if local_rank >= count:
-        raise ComputeError(f"process {local_rank} has no GPU of its own: there are {count}; start at most {count}")
-    return torch.device("cuda", local_rank)
+    return torch.device("cuda")
 
 
 def takes_channels_last(network: nn.Module, images: Tensor) -> bool:
