@@ -86,9 +86,10 @@ def gate_gradients(
                     loss = criterion(call(supernet.module, inputs))
                 if loss.requires_grad:  # else no choice has any influence
                     loss.backward()
-            if not context.stale:
+            stale = context.stale
+            if not stale:
                 return _result(loss.detach(), context.gradients())
-            supernet.copying |= context.stale  # and once more, now with copies where values were overwritten
+            supernet.copying |= stale  # and once more, now with copies where values were overwritten
 
 
 def _result(loss: Tensor, gradients: Sequence[Tensor]) -> GateResult:
@@ -99,22 +100,25 @@ def _result(loss: Tensor, gradients: Sequence[Tensor]) -> GateResult:
 
 
 class _Gated:
-    """The context of one forward and backward pass (a `ChoiceContext`).
-
-    Attributes:
-        stale: choices whose inputs or outputs were overwritten before they were needed: the pass is void.
-    """
+    """The context of one forward and backward pass (a `ChoiceContext`)."""
 
     def __init__(self, supernet: Supernet, request: GateRequest, autocast: Autocast) -> None:
         self.supernet = supernet
         self.request = request
         self.autocast = autocast
         self.plain = supernet.selection(request.path)
-        self.stale: set[nn.Module] = set()
+        self._stale: set[nn.Module] = set()
+        self._views: list[tuple[nn.Module, _Kept]] = []
         kept = torch.float64 if any(p.dtype == torch.float64 for p in supernet.module.parameters()) else torch.float32
         sizes = [len(d) for d in supernet.space.decisions]
         self._found = [torch.zeros(n, dtype=kept, device=supernet.device) for n in sizes]
         self._leaves: list[Tensor | None] = [None] * len(sizes)
+
+    @property
+    def stale(self) -> set[nn.Module]:
+        """Choices whose inputs or outputs were overwritten before they were needed: the pass is void."""
+        # A hook on a view that is written into is never called, so these are looked at here.
+        return self._stale | {choice for choice, kept in self._views if kept.overwritten}
 
     def gradients(self) -> list[Tensor]:
         """One vector a decision."""
@@ -153,12 +157,12 @@ class _Gated:
         if self.request.mode == "full":
             looked_at = {i: run(i) for i in others}
             if kept.overwritten:
-                self.stale.add(choice)
+                self._stale.add(choice)
             output = candidate(chosen, args, kwargs)
             return self._summed(choice, d, {chosen: output, **looked_at})
         output = candidate(chosen, args, kwargs)
         if kept.overwritten:
-            self.stale.add(choice)
+            self._stale.add(choice)
         return self._hooked(choice, d, chosen, others, output, run, kept)
 
     def _others(self, d: int, chosen: int, n: int) -> list[int]:
@@ -206,14 +210,17 @@ class _Gated:
     ) -> Any:
         """The active candidate's output; when its derivative arrives, the others are run and all gates are filled."""
         leaves, spec = tree_flatten(output)
-        passed_on = [_own_node(leaf) if _gated(leaf) else leaf for leaf in leaves]
+        copied = choice in self.supernet.copying
+        passed_on = [_own_node(leaf, kept, copied=copied) if _gated(leaf) else leaf for leaf in leaves]
         hooked = [leaf for leaf in passed_on if _gated(leaf)]
-        outcome = _Kept([leaf.detach() for leaf in hooked], copied=choice in self.supernet.copying)
+        outcome = _Kept(hooked, copied=copied)
+        if any(leaf._is_view() for leaf in hooked):
+            self._views.append((choice, outcome))
         found = self._found[d]
 
         def arrived(derivatives: Sequence[Tensor | None]) -> None:
             if outcome.overwritten or kept.overwritten:
-                self.stale.add(choice)
+                self._stale.add(choice)
                 return
             found[chosen] += _inner(outcome.value(), derivatives)
             for i in others:
@@ -221,7 +228,7 @@ class _Gated:
                 self._check(choice, (chosen, leaves, spec), (i, tensors, other_spec))
                 found[i] += _inner([t for t in tensors if _gated(t)], derivatives)
             if kept.overwritten:
-                self.stale.add(choice)
+                self._stale.add(choice)
 
         if len(hooked) == 1:
             hooked[0].register_hook(lambda derivative: arrived([derivative]))
@@ -259,6 +266,10 @@ class _Kept:
     def overwritten(self) -> bool:
         return self._now() != self._versions
 
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether it is one of the values themselves."""
+        return any(_is(t) and t.data_ptr() == tensor.data_ptr() for t in tree_flatten(self._value)[0])
+
     def value(self) -> Any:
         """The values; a fresh copy where copies are kept, since who gets it may change it, too."""
         return tree_map(lambda t: t.clone() if _is(t) else t, self._value) if self._copied else self._value
@@ -279,12 +290,14 @@ def _shape(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
-def _own_node(tensor: Tensor) -> Tensor:
-    """The same values as a new node of the graph, so that its hook sees what flows through this choice alone."""
-    if tensor.requires_grad:
-        return tensor.view_as(tensor)
-    # Nothing before it is differentiated. A clone, since what follows may write into it, which a leaf forbids.
-    return tensor.detach().requires_grad_().clone()
+def _own_node(tensor: Tensor, given: _Kept, *, copied: bool) -> Tensor:
+    """The same values as a node of the graph whose hook sees what flows through this choice alone."""
+    if not tensor.requires_grad:
+        # Nothing before it is differentiated. A clone, since what follows may write into it, which a leaf forbids.
+        return tensor.detach().requires_grad_().clone()
+    if copied:
+        return tensor.clone()
+    return tensor.view_as(tensor) if tensor._is_view() or given.holds(tensor) else tensor
 
 
 def _inner(outputs: Sequence[Tensor], derivatives: Sequence[Tensor | None]) -> Tensor | float:
