@@ -23,6 +23,7 @@ MADE = (
     "checkpoint/**/.unfinished",
     "plots/*.png",
     "weights.pt",
+    "weights.safetensors",
     "measurements*.db",
     CONFIG,
 )
@@ -62,7 +63,13 @@ class RunFolder:
 
     @classmethod
     def open(
-        cls, path: Path, config: Mapping[str, Any], *, force: bool = False, may_differ: Collection[str] = ()
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        force: bool = False,
+        may_differ: Collection[str] = (),
+        head: str = "What `hwnas search` was asked; `--config` with this file repeats it.",
     ) -> Self:
         """Begin a run, or go on with the one that is there.
 
@@ -70,6 +77,7 @@ class RunFolder:
             config: plain values, resolved: a run with another one is not gone on with.
             force: begin anew; of what is there only what a run makes (`MADE`) is removed.
             may_differ: dotted keys that only make a note where they differ.
+            head: the first line of the configuration's file.
 
         Raises:
             RunError: the folder cannot be made or is being written by another process, holds a run with another
@@ -79,7 +87,7 @@ class RunFolder:
         run._acquire()
         run.writes = True
         try:
-            run._begin(config, force, may_differ)
+            run._begin(config, force, may_differ, head)
         except BaseException:
             run.close()
             raise
@@ -189,7 +197,7 @@ class RunFolder:
         self._lock.write(b"%d\n" % os.getpid())
         self._lock.flush()
 
-    def _begin(self, config: Mapping[str, Any], force: bool, may_differ: Collection[str]) -> None:
+    def _begin(self, config: Mapping[str, Any], force: bool, may_differ: Collection[str], head: str) -> None:
         wanted = to_plain(config)
         there = [path for pattern in MADE for path in self.path.glob(pattern) if not path.is_dir()]
         if there and there[-1].name != CONFIG:
@@ -202,8 +210,7 @@ class RunFolder:
             return
         for path in there:
             path.unlink()
-        head = f"# What `hwnas search` of hwnas {__version__} was asked; `--config` with this file repeats it.\n"
-        self.write_bytes(CONFIG, (head + dump_yaml(wanted)).encode())
+        self.write_bytes(CONFIG, f"# hwnas {__version__}: {head}\n{dump_yaml(wanted)}".encode())
 
     def _compare(self, wanted: Mapping[str, Any], may_differ: Collection[str]) -> None:
         path = self.path / CONFIG
