@@ -144,16 +144,18 @@ class RunFolder:
         self.write_bytes(name, (json.dumps(to_plain(data), indent=2, ensure_ascii=False) + "\n").encode())
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """As `write_json`."""
+        """As `write_json`; the name may have a folder before it."""
         if not self.writes:
             return
-        temporary = self.path / f".{name}.new"
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.new")
+        target.parent.mkdir(exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self.path / name)
+            temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
