@@ -69,6 +69,29 @@ class Batches(ABC):
         """
 
 
+class NoBatches(Batches):
+    """A split without images."""
+
+    batch_size = 0
+
+    def __len__(self) -> int:
+        return 0
+
+    def epoch(self, number: int, *, start: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        return iter(())
+
+
+def first_batch(batches: Batches) -> Batch:
+    """The first batch of epoch 0; the rest of the epoch is let go."""
+    epoch = batches.epoch(0)
+    try:
+        return next(epoch)
+    finally:
+        close = getattr(epoch, "close", None)
+        if close is not None:
+            close()
+
+
 def share(rows: int, shard: tuple[int, int]) -> slice:
     """This rank's of so many rows; the ranks' shares differ by one at most."""
     rank, world = shard
@@ -89,7 +112,8 @@ class IndexedBatches(Batches):
         batch_size: must divide among the processes.
         seed: of order and augmentation.
         shuffled: in a new order each epoch, and without the last batch if it is not full; else in order, all of it.
-        name: of the split, for messages and as part of the seed.
+        name: of the data set, for messages.
+        split: "train", "held out" or "test"; part of the seed.
 
     Raises:
         DataError: a shuffled split has fewer samples than one batch.
@@ -97,9 +121,8 @@ class IndexedBatches(Batches):
 
     drawn: ClassVar[Drawn] = "by a thread"
 
-    def __init__(self, samples: int, batch_size: int, *, seed: int, shuffled: bool, name: str) -> None:
-        if batch_size < 1:
-            raise DataError(f"{name}: a batch of {batch_size} images cannot be; use at least 1")
+    def __init__(self, samples: int, batch_size: int, *, seed: int, shuffled: bool, name: str, split: str) -> None:
+        name = f"{name}, {split}"
         if shuffled and 0 < samples < batch_size:
             raise DataError(
                 f"{name}: a batch of {batch_size} images was asked for, but there are only {samples}; "
@@ -110,6 +133,7 @@ class IndexedBatches(Batches):
         self.seed = seed
         self.shuffled = shuffled
         self.name = name
+        self.split = split
 
     def __len__(self) -> int:
         return self.samples // self.batch_size if self.shuffled else -(-self.samples // self.batch_size)
@@ -130,7 +154,7 @@ class IndexedBatches(Batches):
     def _rows(self, number: int, start: int, shard: tuple[int, int]) -> list[np.ndarray]:
         order = np.arange(self.samples)
         if self.shuffled:
-            order = generator_of(f"order of {self.name}", self.seed, number).permutation(self.samples)
+            order = generator_of(f"order of {self.split}", self.seed, number).permutation(self.samples)
         batches = (order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(start, len(self)))
         return [rows[share(len(rows), shard)] for rows in batches]
 
@@ -157,12 +181,13 @@ class TensorBatches(IndexedBatches):
         seed: int,
         shuffled: bool,
         name: str,
+        split: str,
         mean: Tensor,
         std: Tensor,
         shift: int = 0,
         flip: bool = False,
     ) -> None:
-        super().__init__(len(images), batch_size, seed=seed, shuffled=shuffled, name=name)
+        super().__init__(len(images), batch_size, seed=seed, shuffled=shuffled, name=name, split=split)
         height, width = images.shape[2:]
         padded = functional.pad(images, (shift,) * 4)
         # (N, C, 2 shift + 1, 2 shift + 1, H, W): every shift of every image, as views into the padded ones
@@ -174,7 +199,7 @@ class TensorBatches(IndexedBatches):
         self.flip = flip
 
     def draw(self, number: int, rows: list[np.ndarray]) -> Generator[Batch, None, None]:
-        random = generator_of(f"augmentation of {self.name}", self.seed, number)
+        random = generator_of(f"augmentation of {self.split}", self.seed, number)
         shifts = random.integers(2 * self.shift + 1, size=(2, self.samples))
         flips = random.integers(2, size=self.samples, dtype=np.uint8) if self.flip else None
         for chosen in rows:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import HwnasError
 
 if TYPE_CHECKING:
+    from ...spaces.space import SearchSpace
     from .batches import Batches
 
 
@@ -36,3 +37,17 @@ class Data:
     held_out: Batches
     test: Batches
     exact: bool = True
+
+
+def check_data(space: SearchSpace, data: Data) -> None:
+    """Whether a space can be searched, or its networks trained, with these data.
+
+    Looks at the first batch of each part; from then on the user's loaders refuse labels that the space has no output
+    for. The held-out part may be empty.
+
+    Raises:
+        DataError: images, channels or classes are not the space's, a label is out of range, a part is empty.
+    """
+    from .agreement import check
+
+    check(space, data)

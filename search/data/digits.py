@@ -7,7 +7,7 @@ import torch
 
 from .data import Data
 from .in_memory import Images, as_data, resized, side_of
-from .splits import Request, test_rows
+from .splits import Request, rows_for_testing
 
 TEST = 0.25
 SHIFT = 2
@@ -22,4 +22,4 @@ def load(argument: str | None, request: Request) -> Data:
     images = resized(torch.from_numpy(digits.images).to(torch.float32).unsqueeze(1), side)
     labels = digits.target.astype(np.int64)
     name = "digits" if argument is None else f"digits:{side}"
-    return as_data(name, Images(images, labels, 10, test_rows(labels, TEST), shift=SHIFT), request)
+    return as_data(name, Images(images, labels, 10, rows_for_testing(labels, TEST), shift=SHIFT), request)

@@ -10,6 +10,9 @@ from .splits import Request
 
 _BUILTIN = {
     "digits": ".digits",
+    "mnist5k": ".mnist5k",
+    "cifar10": ".cifar10",
+    "imagefolder": ".imagefolder",
 }
 """Modules whose `load(argument, request)` gives the data set; argument: what follows the name's colon."""
 
@@ -23,7 +26,8 @@ def load_data(spec: str, *, batch_size: int, arch_batch_size: int, seed: int, he
     """The data set that `spec` stands for.
 
     Args:
-        spec: `digits`, `digits:28`.
+        spec: `digits[:SIZE]`, `mnist5k[:SIZE]`, `cifar10:PATH`, `imagefolder:PATH[:SIZE]`, or
+            `package.module:function` or `path/file.py:function` (see `user.load`).
         batch_size: images in a batch of the training and test parts, of all processes together.
         arch_batch_size: likewise, of the held-out part.
         seed: of the held-out part, of orders and augmentation.
@@ -38,4 +42,9 @@ def load_data(spec: str, *, batch_size: int, arch_batch_size: int, seed: int, he
     if name in _BUILTIN:
         load: Callable[[str | None, Request], Data] = importlib.import_module(_BUILTIN[name], __package__).load
         return load(argument or None, request)
-    raise DataError(f"unknown data {spec!r}; built in are {', '.join(_BUILTIN)}")
+    if ":" in spec:
+        return importlib.import_module(".user", __package__).load(spec, request)
+    raise DataError(
+        f"unknown data {spec!r}; built in are {', '.join(_BUILTIN)}, "
+        "your own are package.module:function or path/file.py:function"
+    )

@@ -43,7 +43,7 @@ class Request:
                 raise DataError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
-def test_rows(labels: np.ndarray, part: float) -> Rows:
+def rows_for_testing(labels: np.ndarray, part: float) -> Rows:
     """Rows of a test split: this part of every class, always the same."""
     counts = np.round(np.bincount(labels) * part).astype(int)
     return _draw(labels, counts, generator_of("test split"))
