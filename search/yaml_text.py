@@ -91,4 +91,4 @@ def load_yaml(text: str, name: str) -> Any:
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
     """Plain values as YAML in the order given; `load_yaml` is the inverse."""
-    return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, width=100)
