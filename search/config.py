@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .contradictions import check_together
+from .data.registry import data_names
 from .layers import Layers, lay_file, lay_settings
 from .settings import FinalSettings, LandingSettings, SearchSettings
 from .validation import ConfigError, Problems, read
@@ -18,7 +19,6 @@ COMMANDS = ("agent", "agent_python")
 """What starts a program; taken from the command line only."""
 MAY_DIFFER = ("torch_threads", "compute")
 """What may change when a run goes on: the result is as good, though not bit-identical."""
-_NAMED_DATA = ("digits", "mnist5k", "cifar10", "imagefolder")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _refuse_code(file: Path, layers: Layers, own: Layers) -> None:
             raise ConfigError(f"--config {file} holds {key}, which no file may: give {option} on the command line")
     for key in ("space", "data"):
         spec = layers.get(key)
-        is_code = isinstance(spec, str) and ":" in spec and (key == "space" or spec.split(":")[0] not in _NAMED_DATA)
+        is_code = isinstance(spec, str) and ":" in spec and (key == "space" or spec.split(":")[0] not in data_names())
         if is_code and own.get(key) is None:
             raise ConfigError(
                 f"--config {file} names code as its {key} ({spec}), which is run only if you say so, too: "

@@ -230,6 +230,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert {p.name for p in tmp_path.iterdir()} == {".lock", "config.yaml", "report.json"}
 
 
+def test_files_in_a_folder_of_the_run(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        for content in (b"a", b"b"):
+            run.write_bytes("plots/entropy.png", content)
+    assert [p.name for p in (tmp_path / "plots").iterdir()] == ["entropy.png"]
+    assert (tmp_path / "plots" / "entropy.png").read_bytes() == b"b"
+
+
 def test_damaged_and_missing_results(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert run.read_json("report.json") is None
