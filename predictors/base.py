@@ -140,6 +140,11 @@ class Predictor(ABC):
         return False
 
     @property
+    def measures(self) -> bool:
+        """Whether predicting an architecture for the first time means measuring it on a device, which takes seconds."""
+        return False
+
+    @property
     def control(self) -> Predictor | None:
         """A predictor with a closed-form expectation that explains much of this one (see `expectation`)."""
         return None

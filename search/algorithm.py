@@ -52,6 +52,8 @@ class Algorithm(ABC):
         name: in the registry.
         after_training: its updates come when the weights are trained, and all see the same images, so that scores can
             be compared; otherwise updates and weight steps take turns.
+        settings_type: of an algorithm from elsewhere, which begins with its defaults; needs `updates` where
+            `after_training` is true.
 
     Args:
         space: where to search.
@@ -64,6 +66,7 @@ class Algorithm(ABC):
 
     name: ClassVar[str]
     after_training: ClassVar[bool] = False
+    settings_type: ClassVar[type | None] = None
 
     def __init__(self, space: SearchSpace, objective: Objective, settings: Any, budget: Budget, seed: int) -> None:
         self.space = space

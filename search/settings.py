@@ -78,7 +78,7 @@ class ReinforceSettings:
 
     Attributes:
         samples: networks in an update.
-        lr: as in `GradientSettings`.
+        lr: of Adam over the architecture parameters; None: 5 / number of updates, at most 0.3.
         baseline_decay: of the running mean of rewards.
         entropy: weight of the entropy bonus.
     """
