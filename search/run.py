@@ -22,7 +22,7 @@ MADE = (
     "checkpoint/**/step-*.pt",
     "checkpoint/**/.unfinished",
     "plots/*.png",
-    "weights.pt",
+    "weights.safetensors",
     "weights.safetensors",
     "measurements*.db",
     CONFIG,

@@ -82,7 +82,7 @@ def test_many_differences_are_counted(tmp_path: Path) -> None:
 def test_force_removes_what_a_run_makes_and_nothing_else(tmp_path: Path) -> None:
     mine = ["notes.txt", "checkpoint/best.pt", "plots/mine.pdf", "t.db", "config.yml"]
     runs = [
-        *("metrics.jsonl", "architecture.json", "report.json", "weights.pt", "plots/a.png", "measurements.db"),
+        *("metrics.jsonl", "architecture.json", "report.json", "weights.safetensors", "plots/a.png", "measurements.db"),
         *("checkpoint/step-000000000003.pt", "checkpoint/search/step-000000000002.pt", "checkpoint/.unfinished"),
     ]
     RunFolder.open(tmp_path, CONFIG).close()
