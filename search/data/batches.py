@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from typing import ClassVar, Literal
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .data import DataError
+from .seeds import generator_of
 
 Batch = tuple[Tensor, Tensor]
 Drawn = Literal["by a thread", "by the caller", "from memory"]
@@ -96,12 +96,6 @@ def share(rows: int, shard: tuple[int, int]) -> slice:
     """This rank's of so many rows; the ranks' shares differ by one at most."""
     rank, world = shard
     return slice(rows * rank // world, rows * (rank + 1) // world)
-
-
-def generator_of(stream: str, *numbers: int) -> np.random.Generator:
-    """A generator that depends on its purpose and on these numbers alone."""
-    words = [zlib.crc32(stream.encode()), *(n % 2**64 for n in numbers)]
-    return np.random.default_rng(words)
 
 
 class IndexedBatches(Batches):

@@ -98,4 +98,5 @@ def _opener(path: Path) -> Iterator[_Opener]:
         with tarfile.open(path) as archive:
             yield _Opener(path, archive)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"data cifar10: {path} is no archive that can be read, or is cut off: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"data cifar10: {path} is no archive that can be read, or is cut off: {reason}") from None

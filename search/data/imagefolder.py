@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .batches import Batch, IndexedBatches, generator_of
+from .batches import Batch, IndexedBatches
 from .data import Data, DataError
 from .images import SUFFIXES, decode, testing_view, training_view
+from .seeds import generator_of
 from .splits import Request, rows_for_testing, split_training
 
 SIZE = 224

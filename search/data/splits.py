@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .batches import generator_of
 from .data import DataError
+from .seeds import generator_of
 
 HELD_OUT = 0.2
 """Share of the training set that is held out, up to MOST_HELD_OUT images."""
