@@ -26,6 +26,7 @@ COMMANDS = {
     "table": "Show, check, compare, export and import latency tables.",
     "predict": "Predict the latency of architectures.",
     "compare": "Set predicted against measured latency of whole networks.",
+    "search": "Find the most accurate architecture at a latency, train it and measure it.",
 }
 
 # Typer's own classes of these names, or click's, which older versions build on.
@@ -101,7 +102,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-        result = get_command(app).main(args=given, prog_name="hwnas", standalone_mode=False)
+        result = get_command(app).main(args=given, prog_name="hwnas", standalone_mode=False, obj=tuple(given))
         sys.stdout.flush()
     except BaseException as error:  # the border of the program: nothing may end in a traceback
         return _report(error)

@@ -1,0 +1,178 @@
+"""What a search needs before it begins, loaded and checked: nothing is trained or written until all of it fits."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..devices.base import Device, DeviceError, check_threads
+from ..devices.registry import create
+from ..errors import HwnasError
+from ..predictors.agreement import check_device
+from ..predictors.base import Predictor
+from ..predictors.registry import load_predictor
+from ..spaces.registry import load_space
+from ..spaces.space import SearchSpace
+from .config import SearchConfig
+from .data.data import Data, DataError, check_data
+from .data.registry import load_data
+from .goals import Goal, Latency
+from .objective import Objective
+from .training import compute_device
+from .validation import ConfigError
+
+if TYPE_CHECKING:
+    from ..predictors.base import Origin
+
+DEFAULT_DATA: Mapping[Any, str] = {((1, 28, 28),): "digits:28", ((1, 8, 8),): "digits"}
+"""Data that come with the library, by the shapes of a space's inputs."""
+
+
+@dataclass(frozen=True)
+class FinalDevice:
+    """Where the result is measured.
+
+    Attributes:
+        device: None where it cannot be measured. goal: number of the goal whose device that is.
+        reason: why it cannot be; "" where it can.
+    """
+
+    device: Device | None
+    goal: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a search works on.
+
+    Attributes:
+        space_option: how the user named the space, to be pasted into another command.
+        predictors: of the goals that have one, in their order.
+        latency: the goals that have a predictor and a target; None where there are none.
+        final: where the result is measured.
+    """
+
+    space: SearchSpace
+    space_option: str
+    predictors: tuple[Predictor, ...]
+    latency: Latency | None
+    data: Data
+    final: FinalDevice
+
+
+def resolve(config: SearchConfig) -> tuple[SearchConfig, SearchSpace]:
+    """The space, and the configuration with the data that are used.
+
+    Raises:
+        SpaceError: there is no such space. ConfigError: no data are named, and none suit the space by themselves.
+    """
+    space = load_space(config.space, config.space_args)
+    if config.data is None:
+        found = DEFAULT_DATA.get(space.input_shapes or ())
+        if found is None:
+            raise ConfigError(
+                f"--data is missing: none that come with hwnas are of the shape that space {space.name!r} takes; "
+                "give cifar10:PATH, imagefolder:PATH or a function of your own"
+            )
+        config = replace(config, data=found)
+    return config, space
+
+
+def prepare(config: SearchConfig, space: SearchSpace) -> Prepared:
+    """Load and check what `resolve` gave: predictors, targets, device, then data.
+
+    Raises:
+        MissingMeasurements: a predictor lacks workloads of the space; all are named, and what measures them.
+        TargetUnreachable: no architecture is on target.
+        HwnasError: no CUDA where it was asked for; a predictor or data that do not fit the space; a device that was
+            asked for and cannot be used.
+    """
+    compute_device(config.compute)
+    option = space_option(config)
+    files = [goal.predictor for goal in config.goals if goal.predictor is not None]
+    predictors = tuple(load_predictor(file, space, space_option=option) for file in files)
+    latency = _latency(config, space, predictors)
+    final = final_device(config, predictors)
+    if config.latency == "measured" and final.device is None:
+        raise DeviceError(f"latency is to be measured, but {final.reason}")
+    return Prepared(space, option, predictors, latency, _data(config, space), final)
+
+
+def space_option(config: SearchConfig) -> str:
+    """``--space`` and ``--space-arg`` as they would be given."""
+    arguments = [part for name, value in config.space_args.items() for part in ("--space-arg", f"{name}={value}")]
+    return shlex.join([config.space, *arguments])
+
+
+def final_device(config: SearchConfig, predictors: Sequence[Predictor]) -> FinalDevice:
+    """The device that the configuration names, else that of the first predictor that can be measured here.
+
+    Of a predictor's file only the device's name and settings are taken, never a command.
+
+    Raises:
+        HwnasError: a device or settings were asked for, and cannot be had or are of no predictor.
+    """
+    asked = [config.device, config.batch, config.threads, config.dtype, config.agent, config.agent_python]
+    reasons: list[HwnasError] = []
+    for i, predictor in enumerate(predictors) if predictors else [(0, None)]:
+        try:
+            return FinalDevice(_device(config, predictor), i)
+        except HwnasError as error:
+            reasons.append(error)
+    if any(value is not None for value in asked):
+        raise reasons[0]
+    return FinalDevice(None, 0, str(reasons[0]))
+
+
+def _device(config: SearchConfig, predictor: Predictor | None) -> Device:
+    origin: Origin | None = None if predictor is None else predictor.origin
+    name = config.device or (origin.device if origin is not None else None)
+    if name is None:
+        raise DeviceError("no device is named to measure the result on: give --device")
+    settings = {"batch": config.batch, "threads": config.threads, "dtype": config.dtype}
+    if origin is not None and name == origin.device:
+        known = {key: origin.settings.get(key) for key in (*settings, "optimization")}
+        settings = known | {key: value for key, value in settings.items() if value is not None}
+    device = create(name, **settings)
+    if config.agent is None and config.agent_python is None:
+        missing = device.unavailable()
+        if missing is not None:
+            raise DeviceError(f"device {name!r} cannot be used here: {missing.reason}; {missing.mend}")
+        check_threads(device.settings)
+    if predictor is not None:
+        check_device(predictor, device)
+    return device
+
+
+def _latency(config: SearchConfig, space: SearchSpace, predictors: Sequence[Predictor]) -> Latency | None:
+    objective = config.search.objective
+    wanted = [goal for goal in config.goals if goal.predictor is not None]
+    goals = [
+        Goal(predictor, goal.target, goal.weight)
+        for goal, predictor in zip(wanted, predictors, strict=True)
+        if goal.target is not None
+    ]
+    if not goals:
+        return None
+    latency = Latency(space, goals, objective.combine)
+    latency.check_reachable(limit=objective.kind == "limit" or objective.derive == "limit")
+    Objective(latency, objective)  # refuses targets that its formula cannot take
+    return latency
+
+
+def _data(config: SearchConfig, space: SearchSpace) -> Data:
+    search = config.search
+    spec = config.data or ""
+    data = load_data(
+        spec, batch_size=search.weights.batch_size, arch_batch_size=search.arch_batch_size, seed=config.seed
+    )
+    check_data(space, data)
+    if not len(data.held_out):
+        raise DataError(
+            f"data {data.name!r} have no held-out images, on which architectures are compared: they are too few for a "
+            f"batch of {search.arch_batch_size} (search.arch_batch_size)"
+        )
+    return data
