@@ -50,6 +50,7 @@ class Engine:
         optimizer: of the weights; by default SGD as `settings.weights` says.
         folder: for checkpoints; None keeps none. log: for records.
         checkpoint_s: seconds between two checkpoints, at least.
+        resumes: go on from a checkpoint that is there.
 
     Attributes:
         position: how far it is.
@@ -70,9 +71,10 @@ class Engine:
         log: Log | None = None,
         progress: Progress | None = None,
         checkpoint_s: float = CHECKPOINT_S,
+        resumes: bool = True,
     ) -> None:
         self.supernet, self.data, self.algorithm, self.settings = supernet, data, algorithm, settings
-        self.seed, self.folder, self.checkpoint_s = seed, folder, checkpoint_s
+        self.seed, self.folder, self.checkpoint_s, self.resumes = seed, folder, checkpoint_s, resumes
         self.ranks = ranks or Ranks.single(supernet.device)
         self.progress = progress or Silent()
         self.records = Recorder(log if self.ranks.rank == 0 else None, supernet.device)
@@ -100,7 +102,8 @@ class Engine:
             TrainingDiverged: the loss is not finite; a checkpoint from before is kept.
             CheckpointError: the folder's checkpoint is of another search, or one cannot be written.
         """
-        self.resume()
+        if self.resumes:
+            self.resume()
         try:
             done = 0
             for phase in self.phases:
@@ -126,7 +129,7 @@ class Engine:
 
     def _batches(self, epoch: int, start: int) -> Iterator[Any]:
         batches = self.data.train.epoch(epoch, start=start, shard=self.ranks.shard)
-        stream = prefetch(batches, device=self.supernet.device, channels_last=True)
+        stream: Any = prefetch(batches, device=self.supernet.device, channels_last=self.supernet.channels_last)
         try:
             yield from stream
         finally:

@@ -95,9 +95,9 @@ class HeldOut:
         self.scorer = scorer
         self.ranks = ranks or Ranks.single()
         self.precision: Precision = resolve_precision(supernet.device, precision)
-        self._fixed = _first_images(batches, supernet.device) if fixed else None
+        self._fixed = _first_images(batches, supernet) if fixed else None
         stream = _endless(batches, start)
-        self._stream = prefetch(stream, device=supernet.device, channels_last=True)
+        self._stream: Any = prefetch(stream, device=supernet.device, channels_last=supernet.channels_last)
         self._batch: tuple[Any, Tensor] | None = self._fixed
 
     def advance(self) -> None:
@@ -148,19 +148,10 @@ class HeldOut:
         return self._batch
 
 
-def calibration_batches(batches: Batches, n: int, device: torch.device) -> list[Any]:
-    """The inputs of the first n batches of epoch 0."""
-    stream = prefetch(batches.epoch(0), device=device, channels_last=True)
-    try:
-        return [images for images, _ in _take(stream, n)]
-    finally:
-        stream.close()
-
-
 def make_scorer(supernet: Supernet, batches: Batches, n: int, precision: Precision) -> Scorer:
     """A scorer that re-estimates batch norms on n training batches."""
     context: Callable[[], AbstractContextManager[Any]] = partial(autocast, supernet.device, precision)
-    return Scorer(supernet, calibration_batches(batches, n, supernet.device), context)
+    return Scorer(supernet, [images for images, _ in _first(batches, n, supernet)], context)
 
 
 def _endless(batches: Batches, start: int) -> Iterator[tuple[Any, Tensor]]:
@@ -170,16 +161,15 @@ def _endless(batches: Batches, start: int) -> Iterator[tuple[Any, Tensor]]:
         epoch, index = epoch + 1, 0
 
 
-def _first_images(batches: Batches, device: torch.device) -> tuple[Any, Tensor]:
-    n = -(-FIXED_IMAGES // batches.batch_size)
-    stream = prefetch(batches.epoch(0), device=device, channels_last=True)
-    try:
-        pairs = list(_take(stream, n))
-    finally:
-        stream.close()
+def _first_images(batches: Batches, supernet: Supernet) -> tuple[Any, Tensor]:
+    pairs = _first(batches, -(-FIXED_IMAGES // batches.batch_size), supernet)
     return torch.cat([images for images, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
 
-def _take(stream: Iterator[Any], n: int) -> Iterator[Any]:
-    for _, item in zip(range(n), stream, strict=False):
-        yield item
+def _first(batches: Batches, n: int, supernet: Supernet) -> list[tuple[Any, Tensor]]:
+    """The first n batches of epoch 0, or as many as there are."""
+    stream: Any = prefetch(batches.epoch(0), device=supernet.device, channels_last=supernet.channels_last)
+    try:
+        return [pair for _, pair in zip(range(n), stream, strict=False)]
+    finally:
+        stream.close()

@@ -15,17 +15,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..spaces.choices import LayerChoice, Selection, active
 from ..spaces.space import SearchSpace
 from ..spaces.structure import read_structure
+from .training import takes_channels_last
 
 
 class Supernet:
-    """The module that holds all candidates, on a device, with 4-D weights in channels_last.
+    """The module that holds all candidates, on a device.
 
     Args:
         space: whose supernet it is.
         module: the supernet; taken as it is, not copied.
+        device: where to.
 
     Attributes:
         module: in training mode.
+        channels_last: whether images and 4-D weights have their channels last, in which convolutions are about twice
+            as fast on CPUs; a candidate that calls `view` on its activations cannot do with it.
         decision_of: choice module -> number of its decision.
         copying: choices whose inputs or outputs are changed in place by what runs after (found out by `gates`).
     """
@@ -33,9 +37,12 @@ class Supernet:
     def __init__(self, space: SearchSpace, module: nn.Module, device: torch.device | str = "cpu") -> None:
         self.space = space
         self.device = torch.device(device)
-        self.module = in_channels_last(module.to(self.device)).train()
+        self.module = module.to(self.device).train()
         self.decision_of = read_structure(module).decision_of
         self.copying: set[nn.Module] = set()
+        self.channels_last = self._takes_channels_last()
+        if self.channels_last:
+            _to_channels_last(self.module)
 
     def selection(self, row: np.ndarray) -> Selection:
         """The context in which choices use the candidates of an encoded architecture.
@@ -70,6 +77,18 @@ class Supernet:
         """All batch norms."""
         return [module for module in self.module.modules() if isinstance(module, _BatchNorm)]
 
+    def _takes_channels_last(self) -> bool:
+        """Tried with as many paths as use every candidate once."""
+        images = [tensor.to(self.device) for tensor in self.space.inputs(2)]
+        if len(images) != 1 or images[0].ndim != 4:
+            return False
+        for i in range(max(len(d) for d in self.space.decisions)):
+            row = np.array([min(i, len(d) - 1) for d in self.space.decisions])
+            with active(self.selection(row)):
+                if not takes_channels_last(self.module, images[0]):
+                    return False
+        return True
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Inside, weights get no gradient, and batch norms use the batch's statistics without keeping them."""
@@ -93,10 +112,8 @@ def call(module: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
     return module(inputs) if isinstance(inputs, Tensor) else module(*inputs)
 
 
-def in_channels_last(module: nn.Module) -> nn.Module:
-    """The module, its 4-D weights stored with channels last: convolutions are about twice as fast so on CPUs."""
+def _to_channels_last(module: nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return module
