@@ -8,8 +8,8 @@ With R the expected latency / target (see `goals`), E and T the expected latency
     add#linear  L = task * CE + l * (R - 1)                     likewise
     none        L = task * CE
 
-Where a predictor's expectation has no closed form, hold and limit add multiplier * R, and a PI controller keeps the
-multiplier such that R is observed to be 1.
+Where a predictor's expectation has no closed form, hold and limit add multiplier * R, and a PI controller moves the
+multiplier so that R is observed to be 1 (see `control`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HwnasError
+from .control import Controller
 from .goals import ROUNDING, Latency
 from .settings import ObjectiveSettings
 from .tilt import Tilt, solve
@@ -37,6 +38,10 @@ LEAST_TARGET = 2.0
 """Of mul#log, in the unit."""
 LEAST_EXPECTED = 1.1
 """Of mul#log, in the unit: nearer to 1 the derivative of (log E) ** b grows without bound."""
+
+
+DISTANCE = 0.5
+"""Weight of the distance from the target in the reward of a network, where probabilities are not tilted."""
 
 
 class ObjectiveError(HwnasError):
@@ -65,8 +70,10 @@ class Objective:
         self._holds = self.kind in ("hold", "limit")
         self.tilts = self._holds and latency is not None and latency.closed_form
         self._tilt: Tilt | None = None
-        self._multiplier = 0.0
-        self._integral = 0.0
+        below = self.kind == "limit"
+        # tuned on simulated searches of 60 to 1,000 updates whose gradients differ by a factor of 100
+        self._of_loss = Controller(30.0, 0.03, grow=1.2, fall=0.9, positive=below)
+        self._of_reward = Controller(3.0, 0.1, positive=below)
         if self.kind == "mul#log":
             self._check_targets()
 
@@ -99,7 +106,7 @@ class Objective:
         ratios = self.latency.ratios
         logits = np.full(ratios.mask.shape, -np.inf)
         logits[ratios.mask] = plain
-        self._tilt = solve(ratios, logits, limit=self.kind == "limit", ends=lambda: self._ends())
+        self._tilt = solve(ratios, logits, limit=self.kind == "limit", ends=self._ends)
         shift = torch.from_numpy(self._tilt.shift[ratios.mask]).to(alphas[0])
         return [a - s for a, s in zip(alphas, shift.split(ratios.sizes), strict=True)]
 
@@ -122,7 +129,7 @@ class Objective:
         ratio: Tensor = self.latency.expected_ratio(probabilities)
         if self.kind == "add#linear":
             return weight * task + self.settings.l * (ratio - 1)
-        return weight * task + self._multiplier * ratio
+        return weight * task + self._of_loss.multiplier * ratio
 
     # -- sampled networks
 
@@ -132,7 +139,9 @@ class Objective:
         """(N,) what sampled networks are worth.
 
         mul#log: task * accuracy * (1 / ratio) ** power. add#linear: task * accuracy - l * (ratio - 1). hold and limit:
-        task * accuracy where the probabilities are tilted, else less multiplier * (ratio - 1).
+        task * accuracy where the probabilities are tilted; else less 0.5 * abs(ratio - 1) + multiplier * (ratio - 1)
+        (limit: both only above 1 and for a multiplier >= 0). In simulated searches the distance alone ended 2 %
+        (nine in ten: 24 %) off target, the multiplier alone 1.9 % (8 %), both together 0.7 % (2.4 %).
 
         Args:
             accuracy: (N,) from 0 to 1.
@@ -148,8 +157,11 @@ class Objective:
             ratio = self.latency.ratio(codes)
         if self.kind == "mul#log":
             return np.asarray((worth if self.settings.task else 1.0) * (1 / ratio) ** self.settings.power)
-        weight = self.settings.l if self.kind == "add#linear" else self._multiplier
-        return np.asarray(worth - weight * (ratio - 1))
+        miss = np.asarray(ratio, float) - 1
+        if self.kind == "add#linear":
+            return np.asarray(worth - self.settings.l * miss)
+        distance = np.maximum(miss, 0) if self.kind == "limit" else np.abs(miss)
+        return np.asarray(worth - DISTANCE * distance - self._of_reward.multiplier * miss)
 
     def accepts(self, ratio: NDArray[np.float64] | None) -> NDArray[np.bool_]:
         """Which of (N,) latencies / target are on it: from 0.98 to 1, below 1 for limit, all for none."""
@@ -162,7 +174,19 @@ class Objective:
     # -- the controller
 
     def observe(self, ratio: float) -> None:
-        """Tell the expected ratio, or the mean of sampled ones, after an update."""
+        """Tell the expected ratio, or the mean of sampled ones, after an update.
+
+        Raises:
+            ObjectiveError: it is not finite.
+        """
+        if not self._holds or self.tilts:
+            return
+        if not math.isfinite(ratio):
+            raise ObjectiveError(
+                f"the predictor gave a latency of {ratio} times the target: it cannot be searched with"
+            )
+        self._of_loss.observe(ratio)
+        self._of_reward.observe(ratio)
 
     # -- the record
 
@@ -179,16 +203,17 @@ class Objective:
             mu = self._tilt.multipliers.tolist()
             found |= {"mu": mu[0]} if len(mu) == 1 else {f"mu/{n}": m for n, m in zip(names, mu, strict=True)}
         elif self._holds:
-            found["multiplier"] = self._multiplier
+            found["multiplier"] = self._of_loss.multiplier
         return found
 
     def state(self) -> dict[str, Any]:
         """All that changes."""
-        return {"multiplier": self._multiplier, "integral": self._integral}
+        return {"loss": self._of_loss.state(), "reward": self._of_reward.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self._multiplier, self._integral = float(state["multiplier"]), float(state["integral"])
+        self._of_loss.load_state(state["loss"])
+        self._of_reward.load_state(state["reward"])
 
     # -- inside
 

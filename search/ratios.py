@@ -137,5 +137,5 @@ def _contracted(costs: Matrix, vectors: Sequence[Matrix]) -> list[Matrix]:
     for vector in reversed(vectors[half:]):
         head = head @ vector
     for vector in vectors[:half]:
-        tail = np.tensordot(vector, tail, axes=1)
+        tail = (vector @ tail.reshape(len(vector), -1)).reshape(tail.shape[1:])
     return _contracted(head, vectors[:half]) + _contracted(tail, vectors[half:])

@@ -22,6 +22,10 @@ TOLERANCE = 1e-11
 """Of the largest ratio around 1."""
 ROUNDS = 40
 """Of taking the slopes anew."""
+MEMORY = 2
+"""Earlier rounds from which the next shift is extrapolated."""
+MARGIN = 1e-3
+"""Share of the range of a linear approximation that its target keeps from the ends, which need not be real."""
 NEWTON = 100
 STRIDE = 16.0
 """How far a logit may move in one Newton step."""
@@ -33,7 +37,7 @@ class Tilt:
 
     Attributes:
         shift: (decisions, candidates).
-        multipliers: (ratios,) mu; NaN where none of the solver's directions led to the target.
+        multipliers: (ratios,) mu; the last tried, where the shift lies between two that miss the target.
         ratio: the largest expected ratio afterwards.
     """
 
@@ -52,29 +56,51 @@ def solve(ratios: Ratios, logits: Matrix, *, limit: bool, ends: Callable[[], tup
     """
     q = softmax(logits)
     value, slopes = ratios(q)
-    shift, mu = np.zeros_like(q), np.zeros(len(value))
+    mu = np.zeros(len(value))
     if limit and value.max() <= 1:
-        return Tilt(shift, mu, float(value.max()))
+        return Tilt(np.zeros_like(q), mu, float(value.max()))
     sides: dict[bool, tuple[float, Matrix]] = {}
-    pace, last = 1.0, np.inf
-    for _ in range(ROUNDS):
+    rounds = _Rounds(np.zeros_like(q))
+    for _ in range(ROUNDS if ratios.linear is None else 1):
         slopes = _relative(slopes, ratios.mask)
-        mu = _multipliers(logits, value - (slopes * q).sum(axis=(1, 2)), slopes, limit=limit)
-        wanted = np.tensordot(mu, slopes, axes=1)
-        step = float(np.abs(wanted - shift).max())
-        shift = shift + pace * (wanted - shift)
+        offset = value - (slopes * q).sum(axis=(1, 2))
+        aim = np.ones(len(value)) if ratios.linear is not None else _aim(offset, slopes)
+        mu = _multipliers(logits, offset - aim + 1, slopes, mu, limit=limit)
+        shift = rounds.following(_weighted(mu, slopes))
         q = softmax(logits - shift)
         value, slopes = ratios(q)
         gap = float(value.max()) - 1
+        if abs(gap) <= TOLERANCE and (ratios.linear is not None or rounds.settled):
+            return Tilt(shift, mu, gap + 1)
         if abs(gap) < sides.get(gap > 0, (np.inf,))[0]:
             sides[gap > 0] = abs(gap), shift
-        if abs(gap) <= TOLERANCE and (ratios.linear is not None or step < 1e-7):
-            return Tilt(shift, mu, gap + 1)
-        if ratios.linear is not None:
-            break
-        pace = max(pace / 2, 0.1) if step > 0.7 * last else pace
-        last = step
     return _between(ratios, logits, sides, mu, limit, ends)
+
+
+class _Rounds:
+    """Anderson acceleration of the iteration that takes the slopes at the last shift.
+
+    Attributes:
+        settled: the last round hardly moved the shift.
+    """
+
+    def __init__(self, shift: Matrix) -> None:
+        self._shift = shift
+        self._tried: list[tuple[Matrix, Matrix]] = []
+        self.settled = False
+
+    def following(self, wanted: Matrix) -> Matrix:
+        """The shift to try, where the slopes at the last one ask for `wanted`."""
+        miss = wanted - self._shift
+        self.settled = bool(np.abs(miss).max() <= 1e-6 * (1 + np.abs(wanted).max()))
+        before = self._tried
+        self._tried = [*before[-MEMORY + 1 :], (wanted, miss)]
+        if before:
+            misses = np.stack([(miss - m).ravel() for _, m in before], axis=1)
+            shares = np.linalg.lstsq(misses, miss.ravel(), rcond=1e-8)[0]
+            wanted = wanted - sum(share * (wanted - w) for share, (w, _) in zip(shares, before, strict=True))
+        self._shift = wanted
+        return wanted
 
 
 def softmax(logits: Matrix) -> Matrix:
@@ -86,18 +112,24 @@ def softmax(logits: Matrix) -> Matrix:
 # -- linear ratios
 
 
+def _aim(offset: Matrix, slopes: Matrix) -> Matrix:
+    """(ratios,) 1, or what is nearest to it that a linear approximation reaches."""
+    reach = slopes.max(axis=2).sum(axis=1)
+    return np.clip(1.0, offset + MARGIN * reach, offset + (1 - MARGIN) * reach)
+
+
 def _relative(slopes: Matrix, mask: np.ndarray) -> Matrix:
     """Slopes above the smallest of each decision: the same tilt from smaller numbers."""
     low = np.where(mask, slopes, np.inf).min(axis=-1, keepdims=True)
     return np.where(mask, slopes - low, 0.0)
 
 
-def _multipliers(logits: Matrix, offset: Matrix, slopes: Matrix, *, limit: bool) -> Matrix:
+def _multipliers(logits: Matrix, offset: Matrix, slopes: Matrix, start: Matrix, *, limit: bool) -> Matrix:
     """mu for R_k = offset[k] + sum of slopes[k] * q; of several ratios none negative, unless all are below 1."""
     bounded = limit or len(offset) > 1
     if bounded and not limit and _linear(logits, offset, slopes, np.zeros(len(offset)))[1].max() < 1:
         return _raised(logits, offset, slopes)
-    mu = np.zeros(len(offset))
+    mu = np.maximum(start, 0) if bounded else start
     dual, value, covariance = _linear(logits, offset, slopes, mu)
     for _ in range(NEWTON):
         rise = value - 1
@@ -127,13 +159,13 @@ def _newton(rise: Matrix, covariance: Matrix, free: np.ndarray, slopes: Matrix) 
     own[np.diag_indices_from(own)] += 1e-13 * size
     move = np.zeros(len(rise))
     move[free] = np.linalg.solve(own, rise[free])
-    reach = float(np.abs(np.tensordot(move, slopes, axes=1)).max())
+    reach = float(np.abs(_weighted(move, slopes)).max())
     return move * min(1.0, STRIDE / reach) if reach > 0 else None
 
 
 def _linear(logits: Matrix, offset: Matrix, slopes: Matrix, mu: Matrix) -> tuple[float, Matrix, Matrix]:
     """The dual, its derivative plus 1 (the ratios), and minus its second derivative."""
-    tilted = logits - np.tensordot(mu, slopes, axes=1)
+    tilted = logits - _weighted(mu, slopes)
     top = tilted.max(axis=-1, keepdims=True)
     e = np.exp(tilted - top)
     total = e.sum(axis=-1, keepdims=True)
@@ -144,6 +176,11 @@ def _linear(logits: Matrix, offset: Matrix, slopes: Matrix, mu: Matrix) -> tuple
     covariance = weighted.reshape(n, -1) @ slopes.reshape(n, -1).T - means @ means.T
     dual = float(-(top.sum() + np.log(total).sum()) + mu @ (offset - 1))
     return dual, offset + means.sum(axis=-1), covariance
+
+
+def _weighted(mu: Matrix, slopes: Matrix) -> Matrix:
+    """Sum over k of mu[k] * slopes[k]."""
+    return np.asarray((mu @ slopes.reshape(len(mu), -1)).reshape(slopes.shape[1:]))
 
 
 def _raised(logits: Matrix, offset: Matrix, slopes: Matrix) -> Matrix:
@@ -187,7 +224,7 @@ def _between(
     if abs(found) >= gap and not (limit and found <= 0):
         return Tilt(shift, mu, float(ratios(softmax(logits - shift))[0].max()))
     mixed = (1 - share) * sides[False][1] + share * sides[True][1]
-    return Tilt(mixed, mu if ratios.linear is not None else np.full(len(mu), np.nan), found + 1)
+    return Tilt(mixed, mu, found + 1)
 
 
 def _certain(logits: Matrix, codes: np.ndarray) -> Matrix:
