@@ -1,15 +1,15 @@
 """``hwnas search``."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Json, Output, Quiet, SpaceArguments, UsageProblem, examples, keeping, new_app, pairs
+from .common import Json, Output, Quiet, SpaceArguments, examples, keeping, new_app, pairs
 from .measuring import Agent, AgentPython, Batch, Dtype, Threads, file_name
+from .processes import Processes, is_first, run_in_processes
 
 if TYPE_CHECKING:
     from ..search.config import SearchConfig
@@ -109,7 +109,7 @@ def search(
     torch_threads: Annotated[
         int | None, typer.Option(help="Threads of the training; default: as torch has it.")
     ] = None,
-    nproc: Annotated[int, typer.Option(min=1, help="Processes that train together, one for each GPU.")] = 1,
+    nproc: Processes = 1,
     config_file: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="Settings in YAML, such as the config.yaml of another run."),
@@ -134,7 +134,7 @@ def search(
     A run is a folder. The same command goes on with it where it was interrupted, and shows the result again where it
     is finished. Operators are not measured by this command: it names those that the predictor lacks.
     """
-    first = os.environ.get("RANK", "0") in ("", "0")  # of a group: the one that speaks
+    first = is_first()
     output = Output(quiet or not first, json_file if first else None)
     from ..search.config import Option, read_config
 
@@ -163,7 +163,7 @@ def search(
         config_file, settings or (), given, predictors=predictor or (), targets=target or (), limit=limit
     )
     if nproc > 1:
-        _launch(ctx.obj, nproc)
+        run_in_processes(ctx.obj, nproc)
     _search(output, config, out, force)
 
 
@@ -174,7 +174,7 @@ def _search(output: Output, asked: "SearchConfig", out: Path | None, force: bool
     config, space = resolve(asked)
     folder = out or Path("results") / file_name("search", space.name, config.search.algorithm)
     if RunFolder(folder).finished and not force:
-        with _open(folder, config, force=False) as run:
+        with _open(folder, config, force=False, rank=int(not is_first())) as run:
             report = run.read_json(REPORT)
         output.line(f"{folder} holds this run, finished; --force begins anew")
     else:
@@ -207,20 +207,6 @@ def _run(output: Output, config: "SearchConfig", space: "SearchSpace", folder: P
         with output.progress() as progress:
             report: Mapping[str, Any] = job.run(progress)
     return report
-
-
-def _launch(arguments: Sequence[str], nproc: int) -> NoReturn:
-    """Run this command in several processes, which are told apart by their environment."""
-    from ..search.launch import launch
-
-    if os.environ.get("WORLD_SIZE"):
-        raise UsageProblem("--nproc contradicts WORLD_SIZE, by which torchrun says how many processes there are")
-    rest = list(arguments)
-    for i, argument in enumerate(rest):
-        if argument.partition("=")[0] == "--nproc":
-            del rest[i : i + (1 if "=" in argument else 2)]
-            break
-    raise typer.Exit(launch(rest, nproc))
 
 
 @contextmanager
