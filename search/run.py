@@ -23,7 +23,6 @@ MADE = (
     "checkpoint/**/.unfinished",
     "plots/*.png",
     "weights.safetensors",
-    "weights.safetensors",
     "measurements*.db",
     CONFIG,
 )
