@@ -73,11 +73,17 @@ def network_with_weights(
 
 def save_weights(path: Path, network: nn.Module) -> None:
     """Write a network's state dict as safetensors, whole or not at all."""
+    write_new(path, weights_bytes(network))
+
+
+def weights_bytes(network: nn.Module) -> bytes:
+    """A network's state dict as safetensors."""
     from safetensors.torch import save
 
     # Clones, since modules may share tensors, which the format refuses.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    write_new(path, save(state, metadata={"format": "pt"}))
+    data: bytes = save(state, metadata={"format": "pt"})
+    return data
 
 
 def read_states(path: Path) -> Iterator[tuple[str, State]]:
@@ -93,10 +99,11 @@ def read_states(path: Path) -> Iterator[tuple[str, State]]:
 
 
 def _inside(folder: Path) -> Path:
-    """What holds the weights in a folder: its weights file, its checkpoints, or checkpoints themselves."""
+    """What holds the weights in a folder: its weights file, else the checkpoints of a training, else of a search."""
     if (folder / WEIGHTS_FILE).is_file():
         return folder / WEIGHTS_FILE
-    return folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+    below = [folder / "checkpoint" / "train", *folder.glob("checkpoint/*/"), folder / "checkpoint"]
+    return next((each for each in below if any(each.glob("step-*.pt"))), folder)
 
 
 def _checkpoint(folder: Path) -> Any:

@@ -53,7 +53,7 @@ def test_fresh_weights_follow_from_the_seed_alone(space: SearchSpace, architectu
 
 
 def test_safetensors(space: SearchSpace, architecture: Architecture, trained: nn.Module, tmp_path: Path) -> None:
-    trained.to(memory_format=torch.channels_last)
+    trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save_weights(tmp_path / "weights.safetensors", trained)
     for path in (tmp_path / "weights.safetensors", tmp_path):
         found = network_with_weights(space, architecture, path)
