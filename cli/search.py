@@ -203,9 +203,8 @@ def _run(output: Output, config: "SearchConfig", space: "SearchSpace", folder: P
         ranks.agree("that the folder is open")
         for note in run.notes:
             output.line(f"note: {note}")
-        job = SearchJob(config, run, space, list(prepared.predictors), prepared.space_option)
         with output.progress() as progress:
-            report: Mapping[str, Any] = job.run(progress)
+            report = SearchJob(config, prepared, run, ranks).run(progress)
     return report
 
 

@@ -19,6 +19,8 @@ MADE = (
     METRICS,
     ARCHITECTURE,
     REPORT,
+    "found.json",
+    "landing.json",
     "checkpoint/**/step-*.pt",
     "checkpoint/**/.unfinished",
     "plots/*.png",

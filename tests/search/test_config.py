@@ -24,7 +24,8 @@ GOAL: dict[str, Any] = {"predictors": ["t.db"], "targets": [2.0]}
 
 def config(*sets: str, file: Path | None = None, options: Mapping[str, Any] | None = None, **more: Any) -> SearchConfig:
     """A configuration with a goal; options by `name=key`."""
-    given = [Option(*name.split("="), value) for name, value in (options or {}).items()]  # type: ignore[misc]
+    named = [(*name.split("=", 1), value) for name, value in (options or {}).items()]
+    given = [Option(name, key, value) for name, key, value in named]
     return read_config(file, sets, given, **(GOAL | more))
 
 
@@ -73,13 +74,13 @@ def test_a_mapping_is_laid_over_another_key_by_key(file: Any) -> None:
 
 def test_goals(file: Any) -> None:
     two = file("goals:\n- {predictor: a.db, target: 1}\n- {predictor: b.db, target: 2.5, weight: 3}\n")
-    none = {"predictors": [], "targets": []}
+    none: dict[str, Any] = {"predictors": [], "targets": []}
     expected = (GoalConfig("a.db", 1.0), GoalConfig("b.db", 2.5, 3.0))
     assert config(file=two, **none).goals == expected
     assert config("goals.0.weight=2", file=two, **none).goals[0] == GoalConfig("a.db", 1.0, 2.0)
     assert config(file=two, predictors=[], targets=[4, 5]).goals[1] == GoalConfig("b.db", 5.0, 3.0)
     assert config(file=two).goals == (GoalConfig("t.db", 2.0),)
-    pairs = {"predictors": ["x", "y"], "targets": [1, 2]}
+    pairs: dict[str, Any] = {"predictors": ["x", "y"], "targets": [1, 2]}
     assert config("goals.1.weight=2", **pairs).goals == (GoalConfig("x", 1.0), GoalConfig("y", 2.0, 2.0))
     assert "1 times --target for 2 goals of the configuration" in refused(file=two, predictors=[], targets=[4])
     assert "1 times --predictor and 2 times --target" in refused(targets=[1, 2])
