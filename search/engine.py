@@ -222,10 +222,14 @@ class Engine:
         position = {"phase": phase, "step": self.position.step, "updates": self.position.update}
         self.records.record(self.algorithm, {**position, "epoch": round(epoch, 4), "lr": lr}, more)
 
+    def accuracy(self, row: np.ndarray, batches: Batches) -> Accuracy:
+        """Accuracy of a network with the supernet's weights."""
+        with self.scorer.path(row) as run:
+            return evaluate(run, batches, self.supernet.device, self.ranks)
+
     def validate(self, batches: Batches) -> Accuracy:
         """Accuracy of the network that would be chosen now, with the supernet's weights."""
-        with self.scorer.path(self.algorithm.ranked(1)[0].codes) as run:
-            return evaluate(run, batches, self.supernet.device, self.ranks)
+        return self.accuracy(self.algorithm.ranked(1)[0].codes, batches)
 
     def _save_in_time(self) -> None:
         if time.monotonic() - self._saved >= self.checkpoint_s:

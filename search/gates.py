@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import HwnasError
 from ..spaces.choices import InputChoice, LayerChoice, active, reduce_inputs
@@ -88,15 +88,8 @@ def gate_gradients(
                     loss.backward()
             stale = context.stale
             if not stale:
-                return _result(loss.detach(), context.gradients())
+                return context.gradients(loss)
             supernet.copying |= stale  # and once more, now with copies where values were overwritten
-
-
-def _result(loss: Tensor, gradients: Sequence[Tensor]) -> GateResult:
-    """On the CPU; all in one transfer, since each would wait for the device."""
-    joined = torch.cat([loss.reshape(1).double(), *(g.double() for g in gradients)]).cpu()
-    first, *rest = joined.split([1, *(len(g) for g in gradients)])
-    return GateResult(float(first), list(rest))
 
 
 class _Gated:
@@ -109,10 +102,8 @@ class _Gated:
         self.plain = supernet.selection(request.path)
         self._stale: set[nn.Module] = set()
         self._views: list[tuple[nn.Module, _Kept]] = []
-        kept = torch.float64 if any(p.dtype == torch.float64 for p in supernet.module.parameters()) else torch.float32
-        sizes = [len(d) for d in supernet.space.decisions]
-        self._found = [torch.zeros(n, dtype=kept, device=supernet.device) for n in sizes]
-        self._leaves: list[Tensor | None] = [None] * len(sizes)
+        self._products: list[tuple[int, int, Tensor]] = []
+        self._leaves: dict[int, Tensor] = {}
 
     @property
     def stale(self) -> set[nn.Module]:
@@ -120,10 +111,19 @@ class _Gated:
         # A hook on a view that is written into is never called, so these are looked at here.
         return self._stale | {choice for choice, kept in self._views if kept.overwritten}
 
-    def gradients(self) -> list[Tensor]:
-        """One vector a decision."""
-        leaves = [found if leaf is None else leaf.grad for leaf, found in zip(self._leaves, self._found, strict=True)]
-        return [found if g is None else g for g, found in zip(leaves, self._found, strict=True)]
+    def gradients(self, loss: Tensor) -> GateResult:
+        """All that was found, fetched from the device at once, since every fetch would wait for it."""
+        decisions = self.supernet.space.decisions
+        gradients = [torch.zeros(len(d), dtype=torch.float64) for d in decisions]
+        leaves = {d: leaf.grad for d, leaf in self._leaves.items() if leaf.grad is not None}
+        scalars = [loss, *(product for *_, product in self._products), *leaves.values()]
+        fetched = torch.cat([tensor.detach().reshape(-1).double() for tensor in scalars]).cpu()
+        first, products, rest = fetched.split([1, len(self._products), len(fetched) - 1 - len(self._products)])
+        for (d, i, _), value in zip(self._products, products.tolist(), strict=True):
+            gradients[d][i] += value
+        for d, gradient in zip(leaves, rest.split([len(decisions[d]) for d in leaves]), strict=True):
+            gradients[d] += gradient
+        return GateResult(float(first), gradients)
 
     # -- the choices
 
@@ -175,13 +175,11 @@ class _Gated:
 
     def _summed(self, choice: LayerChoice | InputChoice, d: int, outputs: Mapping[int, Any]) -> Any:
         """sum_i g_i o_i, by plain autograd."""
+        if d not in self._leaves:
+            one_hot = [float(i == next(iter(outputs))) for i in range(len(choice.names))]
+            dtype = self.supernet.parameters[0].dtype
+            self._leaves[d] = torch.tensor(one_hot, dtype=dtype, device=self.supernet.device, requires_grad=True)
         gates = self._leaves[d]
-        if gates is None:
-            chosen = next(iter(outputs))
-            gates = torch.zeros_like(self._found[d])
-            gates[chosen] = 1
-            gates.requires_grad_()
-            self._leaves[d] = gates
         flat = {i: tree_flatten(output) for i, output in outputs.items()}
         (chosen, (leaves, spec)), *rest = flat.items()
         summed = []
@@ -216,17 +214,17 @@ class _Gated:
         outcome = _Kept(hooked, copied=copied)
         if any(leaf._is_view() for leaf in hooked):
             self._views.append((choice, outcome))
-        found = self._found[d]
 
         def arrived(derivatives: Sequence[Tensor | None]) -> None:
             if outcome.overwritten or kept.overwritten:
                 self._stale.add(choice)
                 return
-            found[chosen] += _inner(outcome.value(), derivatives)
+            self._products += [(d, chosen, value) for value in _products(outcome.value(), derivatives)]
             for i in others:
                 tensors, other_spec = tree_flatten(run(i))
                 self._check(choice, (chosen, leaves, spec), (i, tensors, other_spec))
-                found[i] += _inner([t for t in tensors if _gated(t)], derivatives)
+                products = _products([t for t in tensors if _gated(t)], derivatives)
+                self._products += [(d, i, value) for value in products]
             if kept.overwritten:
                 self._stale.add(choice)
 
@@ -258,28 +256,26 @@ class _Kept:
     """
 
     def __init__(self, value: Any, *, copied: bool) -> None:
+        leaves, self._spec = tree_flatten(value)
         self._copied = copied
-        self._value = tree_map(lambda t: (t.detach().clone() if copied else t.detach()) if _is(t) else t, value)
-        self._versions = self._now()
+        self._leaves = [(t.clone() if copied else t).detach() if isinstance(t, Tensor) else t for t in leaves]
+        self._tensors = [t for t in self._leaves if isinstance(t, Tensor)]
+        self._versions = [t._version for t in self._tensors]
 
     @property
     def overwritten(self) -> bool:
-        return self._now() != self._versions
+        return [t._version for t in self._tensors] != self._versions
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether it is one of the values themselves."""
-        return any(_is(t) and t.data_ptr() == tensor.data_ptr() for t in tree_flatten(self._value)[0])
+        return any(t.data_ptr() == tensor.data_ptr() for t in self._tensors)
 
     def value(self) -> Any:
         """The values; a fresh copy where copies are kept, since who gets it may change it, too."""
-        return tree_map(lambda t: t.clone() if _is(t) else t, self._value) if self._copied else self._value
-
-    def _now(self) -> list[int]:
-        return [t._version for t in tree_flatten(self._value)[0] if _is(t)]
-
-
-def _is(value: Any) -> bool:
-    return isinstance(value, Tensor)
+        leaves = self._leaves
+        if self._copied:
+            leaves = [t.clone() if isinstance(t, Tensor) else t for t in leaves]
+        return tree_unflatten(leaves, self._spec)
 
 
 def _gated(value: Any) -> bool:
@@ -300,13 +296,13 @@ def _own_node(tensor: Tensor, given: _Kept, *, copied: bool) -> Tensor:
     return tensor.view_as(tensor) if tensor._is_view() or given.holds(tensor) else tensor
 
 
-def _inner(outputs: Sequence[Tensor], derivatives: Sequence[Tensor | None]) -> Tensor | float:
-    """sum of o * dL/dy over all elements."""
-    return sum(_product(o, d) for o, d in zip(outputs, derivatives, strict=True) if d is not None)
+def _products(outputs: Sequence[Tensor], derivatives: Sequence[Tensor | None]) -> list[Tensor]:
+    """Of each output the sum of o * dL/dy over all elements."""
+    return [_product(o, dy) for o, dy in zip(outputs, derivatives, strict=True) if dy is not None]
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    if a.dtype in (torch.float16, torch.bfloat16):
-        return (a.to(b.dtype) * b).sum(dtype=torch.float32)
-    order = sorted(range(a.dim()), key=lambda i: (-a.stride(i), i))  # as it lies in memory
+    if a.dtype in (torch.float16, torch.bfloat16) or a.stride() != b.stride():
+        return (a * b).sum(dtype=torch.promote_types(a.dtype, torch.float32))
+    order = sorted(range(a.dim()), key=a.stride, reverse=True)  # as both lie in memory
     return torch.dot(a.permute(order).reshape(-1), b.to(a.dtype).permute(order).reshape(-1))

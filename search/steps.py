@@ -60,7 +60,7 @@ class WeightStep:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.ranks.world > 1:
-            self.ranks.average([p.grad for p in self.supernet.module.parameters() if p.grad is not None])
+            self.ranks.average([p.grad for p in self.supernet.parameters if p.grad is not None])
         set_lr(self.optimizer, lr)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -73,6 +73,11 @@ class Supernet:
         return list(found)
 
     @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """All weights; listed once, for walking through a thousand modules costs as much as a layer."""
+        return list(self.module.parameters())
+
+    @cached_property
     def batch_norms(self) -> list[nn.Module]:
         """All batch norms."""
         return [module for module in self.module.modules() if isinstance(module, _BatchNorm)]
@@ -92,12 +97,12 @@ class Supernet:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Inside, weights get no gradient, and batch norms use the batch's statistics without keeping them."""
-        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self.parameters if parameter.requires_grad]
         tracking = [module for module in self.batch_norms if module.track_running_stats]
         for parameter in trained:
             parameter.requires_grad_(False)
         for module in tracking:
-            module.__dict__["track_running_stats"] = False  # a hundred plain assignments cost as much as a layer
+            module.__dict__["track_running_stats"] = False  # without Module's own bookkeeping
         try:
             yield
         finally:
