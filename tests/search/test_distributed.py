@@ -151,7 +151,8 @@ class TestAlone:
     def test_batch_norm_stays(self) -> None:
         norm = nn.BatchNorm2d(3)
         net = nn.Sequential(norm)
-        assert synchronise_batch_norm(net, Ranks.single())[0] is norm
+        assert synchronise_batch_norm(net, Ranks.single()) is net
+        assert net[0] is norm
 
     def test_a_world_of_one(self, alone: pytest.MonkeyPatch) -> None:
         for name, value in zip(VARIABLES, ("0", "1", "127.0.0.1", "1", "0"), strict=True):
@@ -285,10 +286,8 @@ class TestLaunch:
         process = launched(note(tmp_path) + "wait()", 2)
         found = pids(tmp_path, 2)
         process.kill()
-        process.wait()
+        process.communicate()
         assert all(gone(pid) for pid in found)
-        process.stdout.close()
-        process.stderr.close()
 
     def test_bad_requests(self) -> None:
         with pytest.raises(HwnasError, match="at least 1"):
