@@ -22,6 +22,9 @@ from .ratios import Ratios
 ROUNDING = 1e-9
 """Relative difference below which a latency counts as being on its target."""
 
+LISTED = 50_000
+"""Architectures up to which all of a space are looked at."""
+
 
 class GoalError(HwnasError):
     """Goals that make no sense, or that are of another space."""
@@ -86,6 +89,7 @@ class Latency:
 
     Attributes:
         closed_form: every predictor's expectation is exact and cheap.
+        measures: for some predictor every new architecture means a measurement.
         names: one a goal, all different.
         weights: (goals,) that sum to 1.
 
@@ -111,6 +115,7 @@ class Latency:
         self.goals = tuple(goals)
         self.combine = combine
         self.closed_form = all(goal.predictor.closed_form for goal in goals)
+        self.measures = any(goal.predictor.measures for goal in goals)
         self.names = _names(goals)
         self.targets = np.array([goal.target for goal in goals], float)
         total = sum(goal.weight for goal in goals)
@@ -126,6 +131,14 @@ class Latency:
         """(N,) weighted mean, or largest, of latency / target."""
         ratios = self.predicted(codes) / self.targets
         return np.asarray(ratios.max(axis=1) if self.combine == "worst" else ratios @ self.weights)
+
+    @cached_property
+    def listed(self) -> tuple[Codes, NDArray[np.float64]] | None:
+        """Every architecture with its ratio, where there are at most 50,000."""
+        if self.space.size > LISTED:
+            return None
+        codes = np.concatenate(list(self.space.encoding.enumerate()))
+        return codes, self.ratio(codes)
 
     # -- of probabilities
 
@@ -184,9 +197,13 @@ class Latency:
         Args:
             limit: it is enough to be below the target; otherwise also `low` times it must be reached.
 
+        Nothing is refused where a predictor measures: its range is not known beforehand.
+
         Raises:
             TargetUnreachable: with the range, and the architectures at both ends.
         """
+        if self.measures:
+            return
         least, most, *ends = self.range()
         too_low, too_high = least > 1 + ROUNDING, not limit and most < low - ROUNDING
         if not too_low and not too_high:

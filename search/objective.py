@@ -80,6 +80,10 @@ class Objective:
     @property
     def rule(self) -> Rule:
         """By which architectures are derived from this objective's probabilities (see `derive`)."""
+        if self.latency is None:
+            return "argmax"
+        if self.settings.derive != "auto":
+            return self.settings.derive
         rules: dict[str, Rule] = {"limit": "limit", "none": "argmax"}
         return rules.get(self.kind, "band")
 
@@ -166,7 +170,7 @@ class Objective:
     def accepts(self, ratio: NDArray[np.float64] | None) -> NDArray[np.bool_]:
         """Which of (N,) latencies / target are on it: from 0.98 to 1, below 1 for limit, all for none."""
         ratio = np.asarray(ratio, float)
-        if self.kind == "none":
+        if self.kind == "none" and self.rule == "argmax":
             return np.ones(ratio.shape, bool)
         below = ratio <= 1 + ROUNDING
         return below if self.kind == "limit" else below & (ratio >= LOW - ROUNDING)
@@ -191,14 +195,20 @@ class Objective:
     # -- the record
 
     def log(self, probabilities: Sequence[Any]) -> dict[str, float]:
-        """Expected latency of each goal, in its unit, the expected ratio, and mu or the multiplier."""
+        """`expected` latency of each goal, in its unit, the expected `ratio`, and `mu` or `multiplier`.
+
+        With several goals the first is `expected/NAME`, and for the worst of them there is `mu/NAME`. What would have
+        to be measured is left out.
+        """
         if self.latency is None:
             return {}
-        expected = [float(e) for e in self.latency.expected(probabilities)]
         names = self.latency.names
-        one = len(names) == 1
-        found = {"expected" if one else f"expected/{n}": e for n, e in zip(names, expected, strict=True)}
-        found["ratio"] = float(self.latency.expected_ratio(probabilities))
+        found: dict[str, float] = {}
+        if not self.latency.measures:
+            expected = [float(e) for e in self.latency.expected(probabilities)]
+            one = len(names) == 1
+            found |= {"expected" if one else f"expected/{n}": e for n, e in zip(names, expected, strict=True)}
+            found["ratio"] = float(self.latency.expected_ratio(probabilities))
         if self.tilts and self._tilt is not None:
             mu = self._tilt.multipliers.tolist()
             found |= {"mu": mu[0]} if len(mu) == 1 else {f"mu/{n}": m for n, m in zip(names, mu, strict=True)}

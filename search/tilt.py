@@ -74,6 +74,8 @@ def solve(ratios: Ratios, logits: Matrix, *, limit: bool, ends: Callable[[], tup
             return Tilt(shift, mu, gap + 1)
         if abs(gap) < sides.get(gap > 0, (np.inf,))[0]:
             sides[gap > 0] = abs(gap), shift
+        if rounds.settled:
+            break
     return _between(ratios, logits, sides, mu, limit, ends)
 
 
@@ -139,13 +141,15 @@ def _multipliers(logits: Matrix, offset: Matrix, slopes: Matrix, start: Matrix, 
         move = _newton(rise, covariance, free, slopes)
         if move is None:
             break
-        for _ in range(40):
+        for _ in range(20):
             trial = np.maximum(mu + move, 0) if bounded else mu + move
             found = _linear(logits, offset, slopes, trial)
             gain = float(rise @ (trial - mu))
             if found[0] >= dual + 1e-4 * gain - 1e-13 * (1 + abs(dual)):
                 break
             move = move / 2
+        else:
+            break  # rounding hides what is left to be gained
         mu, (dual, value, covariance) = trial, found
     return mu
 
