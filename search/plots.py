@@ -194,7 +194,7 @@ def _draw_probabilities(
             stack, aspect="auto", origin="lower", cmap="viridis", extent=(time[0], time[-1], 0, len(stack)), vmin=0
         )
         axes.set_yticks([])
-    if len(time) > 1:
+    if time[-1] > time[0]:
         axes.set_xlim(time[0], time[-1])
     axes.set_title(decision.label, fontsize=8, pad=3)
     axes.tick_params(labelsize=7, length=2)
