@@ -67,15 +67,17 @@ class _Bound:
         n = len(logs)
         self.low, self.high = low, high
         fine = (high - low) / (FINENESS * max(n, 1))
-        self.cell = max(min(fine, high / (CELLS >> 2)), high / CELLS, 1e-300)
+        self.cell = max(fine, high / CELLS, 1e-300)
         cells = int(high / self.cell) + 2
         best = np.full(cells, -np.inf)
         best[0] = 0.0
         self.n = n
-        self._window: list[NDArray[np.float64]] = [best] * (n + 1)
+        self._window: list[NDArray[np.float64]] = [best] * n
+        self._upto: list[NDArray[np.float64]] = [best] * n
         for d in range(n - 1, -1, -1):
             best = _extended(best, logs[d], np.floor(costs[d] / self.cell).astype(np.int64))
             self._window[d] = _largest_ahead(best, int((high - low) / self.cell) + 2 + (n - d))
+            self._upto[d] = np.maximum.accumulate(best)
 
     def of(self, d: int, spent: float) -> float:
         """-inf where no completion leads between the bounds."""
@@ -85,7 +87,9 @@ class _Bound:
             return -math.inf
         # each of the remaining costs was rounded down by less than one cell
         first = math.floor((self.low - spent) / self.cell) - (self.n - d)
-        return float(self._window[d][max(first, 0)])
+        if first > 0:
+            return float(self._window[d][first])
+        return float(self._upto[d][math.floor((self.high - spent) / self.cell)])
 
 
 def _extended(best: NDArray[np.float64], logs: np.ndarray, cells: np.ndarray) -> NDArray[np.float64]:

@@ -33,15 +33,14 @@ def improve(
         logs: log probabilities, one vector a decision.
     """
     keep = max(n, 4 * BEAM)
-    best, order = (found[:keep] for found in _sorted(rows, distance, logs))
+    best, order = _sorted(rows, distance, logs, keep)
     idle = 0
     for _ in range(ROUNDS):
         beam = best[:BEAM]
         filled = _filled(beam, logs)
         tried = np.concatenate([_singles(encoding, filled), _pairs(encoding, filled, rng)])
         pool = np.unique(np.concatenate([best, encoding.canonical(tried)]), axis=0)
-        found, keys = _sorted(pool, distance, logs)
-        found, keys = found[:keep], keys[:keep]
+        found, keys = _sorted(pool, distance, logs, keep)
         idle = idle + 1 if np.array_equal(keys[:BEAM], order[:BEAM]) else 0
         best, order = found, keys
         if idle == PATIENCE:
@@ -78,10 +77,12 @@ def log_probability(codes: np.ndarray, logs: Sequence[np.ndarray]) -> NDArray[np
     return total
 
 
-def _sorted(rows: Codes, distance: Distance, logs: Sequence[np.ndarray]) -> tuple[Codes, NDArray[np.float64]]:
-    """Rows, and (N, 2) distance and minus log probability, by both."""
+def _sorted(
+    rows: Codes, distance: Distance, logs: Sequence[np.ndarray], keep: int
+) -> tuple[Codes, NDArray[np.float64]]:
+    """The first rows by distance and minus log probability, and (N, 2) these."""
     away, unlikely = distance(rows), -log_probability(rows, logs)
-    order = np.lexsort((unlikely, away))
+    order = np.lexsort((unlikely, away))[:keep]
     return rows[order], np.stack([away, unlikely], axis=1)[order]
 
 
