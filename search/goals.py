@@ -158,7 +158,7 @@ class Latency:
         ratios = [e / t for e, t in zip(self.expected(probabilities), self.targets.tolist(), strict=True)]
         if self.combine == "weighted":
             return sum(w * r for w, r in zip(self.weights.tolist(), ratios, strict=True))
-        return max(ratios, key=float)
+        return max(ratios, key=lambda ratio: float(ratio.detach() if hasattr(ratio, "detach") else ratio))
 
     @cached_property
     def ratios(self) -> Ratios:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -73,10 +74,11 @@ class Gradient(Algorithm):
             result = task.gates(GateRequest(path, self.settings.mode))
             gated = [g @ p for g, p in zip(result.gradients, everywhere, strict=True)]
             shown = everywhere
-        start = [alpha.detach().clone() for alpha in self.alpha.tensors]
+        # copies: without a tilt the logits are alpha itself, which the step changes
+        start = [(z.detach().clone(), a.detach().clone()) for z, a in zip(logits, self.alpha.tensors, strict=True)]
         self._step(torch.tensor(result.loss, dtype=torch.float64, requires_grad=True), gated, shown)
         if pairs is not None:
-            self._keep_others(logits, start, pairs)
+            self._keep_others(start, pairs)
         self._probabilities = None
         return {"loss": result.loss, **self._after()}
 
@@ -88,10 +90,14 @@ class Gradient(Algorithm):
         (total + through_gates).backward()
         self.optimizer.step()
 
-    def _keep_others(self, logits: Sequence[Tensor], start: Sequence[Tensor], pairs: Sequence[Tensor]) -> None:
-        """Shift each pair so that the sum of its exponentials is what it was before the step."""
+    def _keep_others(self, start: Sequence[tuple[Tensor, Tensor]], pairs: Sequence[Tensor]) -> None:
+        """Shift each pair so that the sum of its exponentials is what it was before the step.
+
+        Args:
+            start: logits and alpha of each decision before the step.
+        """
         with torch.no_grad():
-            for alpha, z, before, pair in zip(self.alpha.tensors, logits, start, pairs, strict=True):
+            for alpha, (z, before), pair in zip(self.alpha.tensors, start, pairs, strict=True):
                 moved = z[pair] + alpha[pair] - before[pair]  # under the tilt of this step
                 alpha[pair] -= torch.logsumexp(moved, 0) - torch.logsumexp(z[pair], 0)
 
@@ -108,11 +114,11 @@ class Gradient(Algorithm):
         )
 
     def state(self) -> dict[str, Any]:
-        return {"alpha": self.alpha.state(), "optimizer": self.optimizer.state_dict()}
+        return {"alpha": self.alpha.state(), "optimizer": copy.deepcopy(self.optimizer.state_dict())}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.alpha.load_state(state["alpha"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._probabilities = None
 
 

@@ -246,14 +246,15 @@ class Objective:
         assert self.latency is not None
         found = []
         for goal, e in zip(self.latency.goals, expected, strict=True):
-            if not float(e) >= LEAST_EXPECTED:
+            now = float(e.detach())
+            if not now >= LEAST_EXPECTED:
                 raise ObjectiveError(
-                    f"mul#log cannot go on: the expected latency fell to {float(e):.3g} {goal.predictor.unit} and its "
+                    f"mul#log cannot go on: the expected latency fell to {now:.3g} {goal.predictor.unit} and its "
                     f"logarithm to 0 or below, for it depends on the unit; use hold"
                 )
             found.append(e.log() / math.log(goal.target))
         if self.latency.combine == "worst":
-            return max(found, key=float)
+            return max(found, key=lambda ratio: float(ratio.detach()))
         result = found[0] ** self.latency.weights[0]
         for ratio, weight in zip(found[1:], self.latency.weights[1:], strict=True):
             result = result * ratio**weight

@@ -53,7 +53,7 @@ def reestimated(
         yield
     finally:
         for m, (buffers, momentum) in zip(norms, before, strict=True):
-            m.momentum = momentum
+            m.momentum, m.training = momentum, False
             if not keep:
                 for name, value in buffers.items():
                     m.get_buffer(name).copy_(value)
