@@ -66,7 +66,7 @@ def averaged_parameters(ranks: Ranks) -> Any:
 def gathers(ranks: Ranks) -> Any:
     ragged = ranks.gather(np.arange(ranks.rank * 3, dtype=np.int16))
     assert all(array.dtype == np.int16 for array in ragged)
-    return [[array.tolist() for array in ragged], [float(a) for a in ranks.gather(np.float64(ranks.rank / 3))]]
+    return [[array.tolist() for array in ragged], [float(a) for a in ranks.gather(np.array(ranks.rank / 3))]]
 
 
 @check
@@ -119,7 +119,7 @@ class Net(nn.Module):
         return self.head(self.mean(x.mean(2)))
 
 
-def networks(ranks: Ranks, dtype: torch.dtype) -> tuple[Net, Net]:
+def networks(ranks: Ranks, dtype: torch.dtype) -> tuple[Net, Any]:
     torch.manual_seed(0)
     joined = Net().to(dtype)
     return joined, synchronise_batch_norm(copy.deepcopy(joined), ranks)
@@ -146,7 +146,8 @@ def training(ranks: Ranks, dtype: torch.dtype, cut: int) -> dict[str, float]:
     worst: dict[str, float] = {}
     optimizers = [torch.optim.SGD(net.parameters(), 0.1, momentum=0.9) for net in (joined, ours)]
     for _ in range(3):
-        outputs, inputs = [], []
+        outputs: list[Any] = []
+        inputs: list[Any] = []
         for net, optimizer, part in ((joined, optimizers[0], slice(None)), (ours, optimizers[1], rows)):
             image = x[part].clone().requires_grad_()
             out = net(image)
@@ -155,8 +156,8 @@ def training(ranks: Ranks, dtype: torch.dtype, cut: int) -> dict[str, float]:
             outputs.append(out.detach())
             inputs.append(image.grad)
         ranks.average([p.grad for p in ours.parameters()])
-        for parameter in ours.parameters():
-            parameter.grad *= ranks.world  # each rank's loss is its part of the sum over all
+        for gradient in (p.grad for p in ours.parameters()):
+            gradient *= ranks.world  # each rank's loss is its part of the sum over all
         found = {
             "outputs": (outputs[1], outputs[0][rows]),
             "input gradients": (inputs[1], inputs[0][rows]),
@@ -185,7 +186,7 @@ def training_single_precision(ranks: Ranks) -> Any:
     return training(ranks, torch.float32, 4)
 
 
-def norm(ranks: Ranks, **options: Any) -> nn.Module:
+def norm(ranks: Ranks, **options: Any) -> Any:
     return synchronise_batch_norm(nn.BatchNorm2d(2, **options), ranks)
 
 
@@ -229,7 +230,7 @@ def without_gradients(ranks: Ranks) -> Any:
 @check
 def frozen_weights(ranks: Ranks) -> Any:
     module = norm(ranks).requires_grad_(False)
-    x = torch.randn(4, 2, 3, 3, requires_grad=True)
+    x: Any = torch.randn(4, 2, 3, 3, requires_grad=True)
     module(x).square().sum().backward()
     return [module.weight.grad is None, bool(x.grad.abs().max() < 1e-4), module(x.detach()).requires_grad]
 
@@ -238,7 +239,7 @@ def frozen_weights(ranks: Ranks) -> Any:
 def half_precision(ranks: Ranks) -> Any:
     x = torch.randn(8, 2, 4, 4, generator=torch.Generator().manual_seed(3)).to(memory_format=torch.channels_last)
     module = norm(ranks)
-    image = x[ranks.rank :: 2].bfloat16().requires_grad_()
+    image: Any = x[ranks.rank :: 2].bfloat16().requires_grad_()
     y = module(image)
     y.float().square().sum().backward()
     kept = y.is_contiguous(memory_format=torch.channels_last)

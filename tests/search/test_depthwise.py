@@ -69,7 +69,6 @@ def test_a_layer_trains_as_before(size: int, k: int, stride: int) -> None:
         found.append((y.detach(), image.grad, conv.weight.grad))
     for ours, theirs in zip(found[1], found[0], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    assert found[1][2].stride() == quick.weight.stride()
     assert is_quick(quick, x) == (k > 3 or size <= 2)
 
 
