@@ -227,6 +227,11 @@ class Latency:
         return ", ".join(f"{name} {part}" for name, part in zip(self.names, parts, strict=True))
 
 
+def plain(value: Any) -> float:
+    """A number, or what a tensor holds."""
+    return float(value.detach() if hasattr(value, "detach") else value)
+
+
 def _names(goals: Sequence[Goal]) -> list[str]:
     """Their own, else the device's, else the unit; numbered where they would be the same."""
     names: list[str] = []

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import HwnasError
 from .control import Controller
-from .goals import ROUNDING, Latency
+from .goals import ROUNDING, Latency, plain
 from .settings import ObjectiveSettings
 from .tilt import Tilt, solve
 
@@ -104,12 +104,12 @@ class Objective:
             return list(alphas)
         import torch
 
-        plain = torch.cat([a.detach().reshape(-1) for a in alphas]).double().cpu().numpy()
-        if not np.isfinite(plain).all():
+        flat = torch.cat([a.detach().reshape(-1) for a in alphas]).double().cpu().numpy()
+        if not np.isfinite(flat).all():
             raise ObjectiveError("the architecture parameters are not finite: the search diverged; lower its lr")
         ratios = self.latency.ratios
         logits = np.full(ratios.mask.shape, -np.inf)
-        logits[ratios.mask] = plain
+        logits[ratios.mask] = flat
         self._tilt = solve(ratios, logits, limit=self.kind == "limit", ends=self._ends)
         shift = torch.from_numpy(self._tilt.shift[ratios.mask]).to(alphas[0])
         return [a - s for a, s in zip(alphas, shift.split(ratios.sizes), strict=True)]
@@ -205,10 +205,10 @@ class Objective:
         names = self.latency.names
         found: dict[str, float] = {}
         if not self.latency.measures:
-            expected = [float(e) for e in self.latency.expected(probabilities)]
+            expected = [plain(e) for e in self.latency.expected(probabilities)]
             one = len(names) == 1
             found |= {"expected" if one else f"expected/{n}": e for n, e in zip(names, expected, strict=True)}
-            found["ratio"] = float(self.latency.expected_ratio(probabilities))
+            found["ratio"] = plain(self.latency.expected_ratio(probabilities))
         if self.tilts and self._tilt is not None:
             mu = self._tilt.multipliers.tolist()
             found |= {"mu": mu[0]} if len(mu) == 1 else {f"mu/{n}": m for n, m in zip(names, mu, strict=True)}

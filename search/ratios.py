@@ -108,7 +108,7 @@ class Ratios:
             expected = predictor.expected(vectors)
             slopes = torch.autograd.grad(expected, vectors, allow_unused=True)
         plain = [np.zeros(n) if s is None else s.numpy() for s, n in zip(slopes, self.sizes, strict=True)]
-        return float(expected), self.join(plain, 0.0)
+        return float(expected.detach()), self.join(plain, 0.0)
 
 
 def _differentiate(term: CostTerm, p: Matrix) -> tuple[float, list[Matrix]]:
