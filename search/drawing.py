@@ -160,7 +160,12 @@ def _draw_legend(axes: Any, candidates: Sequence[Block], style: _Style, columns:
     for i, candidate in enumerate(candidates):
         x, y = -0.25 + _LEGEND * (i % columns), top - 0.22 * (i // columns)
         dashes = (0, (2, 1.5)) if candidate.empty else "-"
-        swatch: dict[str, Any] = {"facecolor": style.colour(candidate), "edgecolor": "0.4", "linestyle": dashes, "linewidth": 0.7}
+        swatch: dict[str, Any] = {
+            "facecolor": style.colour(candidate),
+            "edgecolor": "0.4",
+            "linestyle": dashes,
+            "linewidth": 0.7,
+        }
         axes.add_patch(Rectangle((x, y - 0.05), 0.16, 0.1, **swatch))
         text = candidate.text if candidate.text == candidate.kind else f"{candidate.text} ({candidate.kind})"
         axes.text(x + 0.22, y, _short(text, 20), fontsize=7, va="center")

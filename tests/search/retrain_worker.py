@@ -9,13 +9,11 @@ import torch
 from hwnas.search.distributed import Ranks
 from hwnas.search.retrain import train_network
 from hwnas.search.run import RunFolder
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_training import SETTINGS, make_data, make_network
+from hwnas.tests.search.small_training import SETTINGS, make_data, make_network
 
 
 def main(out: Path) -> None:
-    """Write each rank's weights into files; stop rank 0's folder for nobody."""
+    """Write what each rank has at the end into files."""
     torch.set_num_threads(1)
     with Ranks.start("cpu") as ranks:
         for kind, norm, shared in (("plain", False, False), ("shared", True, True), ("own", True, False)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +17,9 @@ from hwnas.search.retrain import TrainResult, train_network
 from hwnas.search.run import RunFolder
 from hwnas.search.settings import FinalSettings
 from hwnas.search.training import TrainingDiverged
+from hwnas.tests.search.small_training import SETTINGS, make_data, make_network
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_training import SETTINGS, make_data, make_network
 
 STEPS = 12
 
