@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ..spaces.encoding import Codes
 from ..spaces.space import SearchSpace
 from .algorithm import Budget, SearchError, Task
 from .objective import Objective
-from .random_search import Scoring, accepted, draw_new
+from .random_search import Scoring
 from .sampled import distinct
 from .settings import EvolutionSettings
 
@@ -34,7 +34,7 @@ class Evolution(Scoring):
         self, space: SearchSpace, objective: Objective, settings: EvolutionSettings, budget: Budget, seed: int
     ) -> None:
         super().__init__(space, objective, settings, budget, seed)
-        for what in ("population", "tournament", "mutations", "batch"):
+        for what in ("population", "tournament", "mutations"):
             if getattr(settings, what) < 1:
                 raise SearchError(f"evolution: {what} must be at least 1, not {getattr(settings, what)}")
         self.sizes = np.array([len(d) for d in space.decisions])
@@ -43,35 +43,33 @@ class Evolution(Scoring):
         rng = np.random.default_rng([self.seed, 0xE701, step])
         missing = self.settings.population - len(self.scored)
         if missing > 0:
-            rows = draw_new(self.space, self.objective, min(self.settings.batch, missing), rng, self.scored)
+            rows = self.on_target.draw(min(self.settings.batch, missing), rng, self.scored)
             if len(rows):
                 return self.score(task, rows)
-        return self.score(task, self._children(rng))
+        rows = np.empty((0, len(self.sizes)), np.int16)
+        if not self.on_target.exhausted(self.scored):
+            for _ in range(self.settings.batch):
+                rows = np.concatenate([rows, self._child(rng, rows)])
+        return self.score(task, rows)
 
     # -- inside
 
-    def _children(self, rng: np.random.Generator) -> Codes:
-        """(up to batch, decisions) new networks."""
-        rows: Codes = np.empty((0, len(self.sizes)), np.int16)
-        for _ in range(self.settings.batch):
-            rows = np.concatenate([rows, self._child(rng, rows)])
-        return rows
-
     def _child(self, rng: np.random.Generator, siblings: Codes) -> Codes:
         """(1, decisions), or (0, decisions) where nothing new is on target."""
-        taken = {row.tobytes() for row in siblings}
         for _ in range(TRIES):
-            child = self._mutated(self._parent(rng), rng)[None]
-            ratio = self.ratio(child)
-            on_target = ratio is None or bool(self.objective.accepts(ratio)[0])
-            options = accepted(self.objective, child if on_target else self._neighbours(child[0], rng), self.scored)
-            new = [row for row in options if row.tobytes() not in taken]
-            if new:
-                return np.asarray(new[rng.integers(len(new))][None])
-        drawn = draw_new(self.space, self.objective, len(siblings) + 1, rng, self.scored)
-        return np.asarray([row for row in drawn if row.tobytes() not in taken][:1], np.int16).reshape(
-            -1, len(self.sizes)
-        )
+            options = self._mutated(self._parent(rng), rng)[None]
+            if not self.on_target.accepts(options)[0]:
+                options = self._neighbours(options[0], rng)
+                options = options[self.on_target.accepts(options)]
+            options = self._new(options, siblings)
+            if len(options):
+                return np.asarray(options[[rng.integers(len(options))]])
+        return self._new(self.on_target.draw(len(siblings) + 1, rng, self.scored), siblings)[:1]
+
+    def _new(self, codes: Codes, siblings: Codes) -> Codes:
+        """Those rows that were not scored and are not about to be."""
+        taken = (codes[:, None] == siblings[None]).all(axis=2).any(axis=1)
+        return np.asarray(codes[(self.scored.find(codes) < 0) & ~taken])
 
     def _parent(self, rng: np.random.Generator) -> Codes:
         """(decisions,) the winner of a tournament among the youngest `population`."""

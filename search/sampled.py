@@ -72,7 +72,9 @@ class Sampled:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
-        self.codes, self.ratio, self.worth = (state[name].numpy().copy() for name in ("codes", "ratio", "worth"))
+        self.codes = state["codes"].numpy().copy()
+        self.ratio = state["ratio"].numpy().copy()
+        self.worth = state["worth"].numpy().copy()
         self._index = {key: i for i, key in enumerate(_keys(self.codes))}
 
 
