@@ -87,23 +87,21 @@ def weights_bytes(network: nn.Module) -> bytes:
 
 
 def read_states(path: Path) -> Iterator[tuple[str, State]]:
-    """Every state dict in a file, or in the checkpoint or weights file of a run's folder, with its name.
+    """Every state dict in a file, or in the weights files and then the checkpoints of a run's folder, with its name.
 
     Raises:
         WeightsError: nothing is there, or it cannot be read.
     """
-    if path.is_dir():
-        path = _inside(path)
-    data = _checkpoint(path) if path.is_dir() else _file(path)
-    yield from _states(data, path.name, depth=4)
+    for source in _sources(path) if path.is_dir() else [path]:
+        data = _checkpoint(source) if source.is_dir() else _file(source)
+        yield from _states(data, source.name, depth=4)
 
 
-def _inside(folder: Path) -> Path:
-    """What holds the weights in a folder: its weights file, else the checkpoints of a training, else of a search."""
-    if (folder / WEIGHTS_FILE).is_file():
-        return folder / WEIGHTS_FILE
-    below = [folder / "checkpoint" / "train", *folder.glob("checkpoint/*/"), folder / "checkpoint"]
-    return next((each for each in below if any(each.glob("step-*.pt"))), folder)
+def _sources(folder: Path) -> list[Path]:
+    """What holds weights in a folder: a trained network's come before a supernet's."""
+    files = [each for each in (folder / WEIGHTS_FILE, folder / "final" / WEIGHTS_FILE) if each.is_file()]
+    below = dict.fromkeys([folder / "checkpoint" / "train", *folder.glob("checkpoint/*/"), folder / "checkpoint"])
+    return [*files, *(each for each in below if any(each.glob("step-*.pt")))] or [folder]
 
 
 def _checkpoint(folder: Path) -> Any:

@@ -95,6 +95,20 @@ def test_out_of_a_supernet(space: SearchSpace, architecture: Architecture, tmp_p
     assert same(found.network, space.build(architecture, supernet))
 
 
+def test_in_the_folder_of_a_search_whatever_fits_is_found(
+    space: SearchSpace, architecture: Architecture, trained: nn.Module, tmp_path: Path
+) -> None:
+    supernet = space.supernet()
+    save_checkpoint(tmp_path / "checkpoint" / "search", 9, {"supernet": supernet.state_dict()})
+    (tmp_path / "final").mkdir()
+    save_weights(tmp_path / "final" / "weights.safetensors", trained)
+    assert same(network_with_weights(space, architecture, tmp_path).network, trained)
+    other = space.sample(1, np.random.default_rng(3))[0]
+    found = network_with_weights(space, other, tmp_path)
+    assert found.source == "supernet"
+    assert same(found.network, space.build(other, supernet))
+
+
 def test_weights_of_another_network(space: SearchSpace, trained: nn.Module, tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", trained)
     other = space.sample(1, np.random.default_rng(3))[0]
