@@ -15,11 +15,12 @@ import pytest
 import torch
 from hwnas.errors import HwnasError
 from hwnas.search.distributed import Ranks, RanksError, synchronise_batch_norm
-from hwnas.search.launch import launch
+from hwnas.search.launch import PATIENCE_S, launch
 from torch import nn
 
 WORKER = Path(__file__).with_name("ranks_worker.py")
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")
+OWN = "HWNAS_LAUNCHED"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def both(together: dict[str, Any]) -> Callable[[str], list[Any]]:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in VARIABLES:
+    for name in (*VARIABLES, OWN):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -189,10 +190,27 @@ class TestAlone:
             Ranks.start("cuda")
 
 
+@pytest.mark.parametrize("launched", [False, True])
+def test_who_lost_the_others_waits_for_the_launcher_to_say_why(alone: pytest.MonkeyPatch, launched: bool) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("Connection closed by peer\nand a trace")
+
+    waited: list[float] = []
+    alone.setattr(torch.distributed, "all_reduce", broken)
+    alone.setattr(time, "sleep", waited.append)
+    if launched:
+        alone.setenv(OWN, "1")
+    with pytest.raises(RanksError, match=r"^rank 1 of 2 lost the others while averaging: Connection closed by peer; "):
+        Ranks(1, 2, torch.device("cpu")).average([torch.ones(1)])
+    assert waited == ([PATIENCE_S] if launched else [])
+
+
 def launched(code: str, nproc: int) -> subprocess.Popen[str]:
     """A process that launches ranks which run some code, in which `rank` is defined."""
     ranks = f"import os, sys, time; rank = int(os.environ['RANK'])\n{code}"
-    launcher = f"from hwnas.search.launch import launch; code = launch(['-c', {ranks!r}], {nproc}, program=())"
+    launcher = (
+        f"from hwnas.search.launch import PATIENCE_S, launch; code = launch(['-c', {ranks!r}], {nproc}, program=())"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", f"{launcher}\nraise SystemExit(code)"],
         stdout=subprocess.PIPE,
