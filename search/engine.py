@@ -88,6 +88,8 @@ class Engine:
             precision=settings.precision,
             ranks=self.ranks,
         )
+        for part in (data.train, data.held_out):
+            part.epoch(0, shard=self.ranks.shard)  # refuses now what cannot be shared out evenly
         self.phases = phases(settings, len(data.train), type(algorithm))
         self.position = Position()
         self._about = About("search", supernet.space.fingerprint, algorithm.name)
@@ -104,20 +106,27 @@ class Engine:
         """
         if self.resumes:
             self.resume()
+        self.ranks.agree("what the search begins with", asdict(self.position), *self.supernet.parameters)
+        self.optimizer.zero_grad(set_to_none=True)  # of whoever had the model before
+        device = self.supernet.device
         try:
-            done = 0
-            for phase in self.phases:
-                if self.position.step < done + phase.steps:
-                    self._train(phase, self.position.step - done)
-                done += phase.steps
-            if self.algorithm.after_training:
-                self._remaining_updates()
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                self._go_on()
         finally:
             if "task" in self.__dict__:
                 self.__dict__.pop("task").close()
         if not self.position.finished:
             self.position.finished = True
             self.save()
+
+    def _go_on(self) -> None:
+        done = 0
+        for phase in self.phases:
+            if self.position.step < done + phase.steps:
+                self._train(phase, self.position.step - done)
+            done += phase.steps
+        if self.algorithm.after_training:
+            self._remaining_updates()
 
     def _train(self, phase: Phase, step: int) -> None:
         while step < phase.steps:
@@ -137,6 +146,7 @@ class Engine:
 
     def _one(self, phase: Phase, step: int, images: Any, labels: torch.Tensor) -> None:
         """One weight step, and the architecture updates that are due after it."""
+        self._seed_modules()
         row = self._path(phase)
         self.ranks.agree("the sampled path", row)
         lr = phase.rate(step)
@@ -155,6 +165,14 @@ class Engine:
             return np.array([rng.integers(len(d)) for d in self.supernet.space.decisions])
         return np.array([rng.choice(len(p), p=p) for p in self.algorithm.probabilities()])
 
+    def _seed_modules(self) -> None:
+        """What modules draw depends on the position alone, so that a checkpoint needs no generator's state."""
+        numbers = [self.seed, self.ranks.rank, self.position.step, self.position.update]
+        word = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+        if self.supernet.device.type == "cuda":
+            torch.cuda.manual_seed(word)
+        torch.default_generator.manual_seed(word)
+
     def _check(self, loss: torch.Tensor, lr: float) -> None:
         try:
             check_finite(loss, self.position.step, lr, checkpoint=self.folder)
@@ -166,15 +184,23 @@ class Engine:
     # -- architecture updates
 
     def _update(self) -> None:
+        self._seed_modules()
         self.task.advance()
-        self.records.updated = dict(self.algorithm.update(self.task, self.position.update))
-        self.position.update += 1
+        try:
+            self.records.updated = dict(self.algorithm.update(self.task, self.position.update))
+        except TrainingDiverged as error:
+            raise self._diverged(str(error)) from error
         if not all(math.isfinite(value) for value in self.records.updated.values()):
-            raise TrainingDiverged(
-                f"architecture update {self.position.update} gave {self.records.updated}; a smaller learning rate of "
-                "the weights may help"
-            )
+            raise self._diverged(str(self.records.updated))
+        self.position.update += 1
         self.ranks.agree("the architecture's probabilities", *self.algorithm.probabilities())
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        kept = f"; the last checkpoint before it is in {self.folder}" if self.folder is not None else ""
+        return TrainingDiverged(
+            f"training diverged: architecture update {self.position.update} gave {what}, at step {self.position.step}, "
+            f"with learning rate {self.optimizer.param_groups[0]['lr']:.4g}{kept}; try a smaller learning rate"
+        )
 
     def _remaining_updates(self) -> None:
         """Those of an algorithm whose updates come when the weights are trained."""
@@ -240,7 +266,6 @@ class Engine:
         self._saved = time.monotonic()
         if self.folder is None or self.ranks.rank != 0:
             return
-        cuda = torch.cuda.get_rng_state_all() if self.supernet.device.type == "cuda" else []
         state = {
             "position": asdict(self.position),
             "supernet": self.supernet.module.state_dict(),
@@ -248,7 +273,6 @@ class Engine:
             "scaler": self.weight_step.scaler.state_dict(),
             "algorithm": self.algorithm.state(),
             "objective": self.algorithm.objective.state(),
-            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
             "records": self.records.state(),
         }
         save_checkpoint(self.folder, self.position.step + self.position.update, state, about=self._about)
@@ -265,9 +289,6 @@ class Engine:
         self.weight_step.scaler.load_state_dict(state["scaler"])
         self.algorithm.load_state(state["algorithm"])
         self.algorithm.objective.load_state(state["objective"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if state["random"]["cuda"] and self.supernet.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
         self.records.load_state(state["records"])
         self.records.warnings += doubts
         return True

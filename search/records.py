@@ -14,6 +14,7 @@ from .alpha import normalised_entropy
 
 COLLAPSED = 0.1
 """Mean normalised entropy below which choices count as settled."""
+SETTLED = "choices settled"
 
 
 class Log(Protocol):
@@ -72,11 +73,11 @@ class Recorder:
     def warn_of_settling(self, algorithm: Algorithm, update: int) -> None:
         """Once, where choices have settled before a third of the updates."""
         share = update / max(algorithm.budget.updates, 1)
-        if self.warnings or not 0 < share < 1 / 3:
+        if not 0 < share < 1 / 3 or any(warning.startswith(SETTLED) for warning in self.warnings):
             return
         if np.mean(normalised_entropy(algorithm.probabilities())) < COLLAPSED:
             self.warnings.append(
-                f"choices settled after {100 * share:.0f} % of the updates (mean normalised entropy below "
+                f"{SETTLED} after {100 * share:.0f} % of the updates (mean normalised entropy below "
                 f"{COLLAPSED}): a smaller architecture learning rate, or a longer warm-up, lets them compete longer"
             )
 

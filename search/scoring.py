@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..spaces.choices import active
 from .supernet import Supernet, call
+from .sync_batch_norm import unsynchronised
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def reestimated(
             m.reset_running_stats()
             m.momentum = None  # the cumulative mean
             m.training = True
-        with torch.no_grad():
+        with torch.no_grad(), unsynchronised(norms):
             for batch in batches:
                 run(batch)
         for m in norms:

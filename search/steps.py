@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -19,7 +20,7 @@ from .gates import GateRequest, GateResult, gate_gradients
 from .scoring import Scorer
 from .settings import Precision
 from .supernet import Supernet, call
-from .training import autocast, make_scaler, resolve_precision, set_lr, smoothed_cross_entropy
+from .training import TrainingDiverged, autocast, make_scaler, resolve_precision, set_lr, smoothed_cross_entropy
 
 FP16_SCALE = 1024.0
 """Keeps derivatives of an fp16 gate step above what fp16 can hold."""
@@ -56,14 +57,14 @@ class WeightStep:
             return smoothed_cross_entropy(output, labels, self.label_smoothing)
 
     def apply(self, loss: Tensor, lr: float) -> None:
-        """Differentiate and step."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """Differentiate and step; no gradient is left, which would take memory from what comes next."""
         self.scaler.scale(loss).backward()
         if self.ranks.world > 1:
             self.ranks.average([p.grad for p in self.supernet.parameters if p.grad is not None])
         set_lr(self.optimizer, lr)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def __call__(self, row: np.ndarray, images: Any, labels: Tensor, lr: float) -> Tensor:
         """Both; returns the loss, detached."""
@@ -138,8 +139,14 @@ class HeldOut:
         )
         loss = torch.tensor([result.loss], dtype=torch.float64)
         if world > 1:
+            share = world * len(labels) / len(self._now()[1])  # ranks may have one image more or less
+            for mean in (loss, *result.gradients):
+                mean *= share
             self.ranks.average([loss, *result.gradients])
-        return GateResult(float(loss) / scale, [g / scale for g in result.gradients])
+        value = float(loss) / scale
+        if not math.isfinite(value):
+            raise TrainingDiverged(f"a loss of {value} on held-out images")
+        return GateResult(value, [g / scale for g in result.gradients])
 
     def _now(self) -> tuple[Any, Tensor]:
         if self._batch is None:

@@ -10,6 +10,8 @@ where both sums, too, run over all ranks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +40,19 @@ def synchronise_batch_norm(module: nn.Module, ranks: Ranks) -> nn.Module:
     return swapped.get(module, module)
 
 
+@contextmanager
+def unsynchronised(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, every process has statistics of its own, so that ranks may run different networks."""
+    swapped = [module for module in modules if isinstance(module, _Synchronised)]
+    for module in swapped:
+        module.together = False
+    try:
+        yield
+    finally:
+        for module in swapped:
+            module.together = True
+
+
 def _swap(old: nn.Module, ranks: Ranks) -> nn.Module:
     assert isinstance(old, nn.modules.batchnorm._BatchNorm)
     new = _KINDS[type(old)](old.num_features, old.eps, old.momentum, affine=False, track_running_stats=False)
@@ -54,10 +69,11 @@ class _Synchronised(nn.modules.batchnorm._BatchNorm):
     """What the three kinds share."""
 
     ranks: Ranks
+    together = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Batch norm of (B, C, ...) over B and the rest; in training, over those of all ranks."""
-        if not self.training:
+        if not (self.training and self.together):
             return super().forward(x)
         self._check_input_dim(x)
         y, mean, var, count = _BatchNormOfAll.apply(x, self.weight, self.bias, self.eps, self.ranks)

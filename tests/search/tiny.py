@@ -115,18 +115,18 @@ def tiny_data(*, batch_size: int = 12, arch_batch_size: int = 9, seed: int = 0, 
 
 
 def tiny_settings(algorithm: str = "gradient", **more: Any) -> SearchSettings:
-    """6 steps of warm-up, 18 of search; 9 updates, or 6 of the algorithms whose updates come after the training."""
+    """6 steps of warm-up, 12 of search; 6 updates, or 5 of the algorithms whose updates come after the training."""
     settings = SearchSettings(
         algorithm=algorithm,
         warmup_epochs=1,
         every=2,
         bn_batches=2,
         valid_every=2,
-        weights=WeightSettings(epochs=3, batch_size=12),
+        weights=WeightSettings(epochs=2, batch_size=12),
         gradient=GradientSettings(),
         reinforce=ReinforceSettings(samples=4),
-        evolution=EvolutionSettings(population=6, tournament=3, batch=3, updates=6),
-        random=RandomSettings(batch=3, updates=6),
+        evolution=EvolutionSettings(population=6, tournament=3, batch=3, updates=5),
+        random=RandomSettings(batch=3, updates=5),
     )
     return replace(settings, **more)
 
