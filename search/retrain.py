@@ -18,6 +18,7 @@ from .checkpoint import About, check_checkpoint, load_checkpoint, save_checkpoin
 from .data.batches import Batches
 from .data.data import Data
 from .data.prefetch import prefetch
+from .depthwise import with_quick_depthwise
 from .distributed import Ranks, synchronise_batch_norm
 from .run import RunFolder
 from .settings import FinalSettings, Precision, WeightSettings
@@ -136,7 +137,7 @@ class _Training:
         self.channels_last = takes_channels_last(network, torch.zeros(2, *data.input_shape, device=device))
         self.network = network.train()
         if self.channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            with_quick_depthwise(self.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(network.parameters(), settings)
         self.scaler = make_scaler(device, self.precision)
         norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
@@ -271,4 +272,6 @@ class _Training:
             self.losses.copy_(state["losses"])
             self.history, self.seconds = state["history"], state["seconds"]
             self.run.truncate(state["metrics"])
+        else:
+            self._save()  # where the log begins: what is logged before the next one may have to be forgotten
         self.ranks.agree("the step to go on from", self.step)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import HwnasError
+from .data.prefetch import to_channels_last
 from .settings import Precision, WeightSettings
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def takes_channels_last(network: nn.Module, images: Tensor) -> bool:
         return False
     with eval_mode(network), torch.no_grad():
         try:
-            network(images.to(memory_format=torch.channels_last))
+            network(to_channels_last(images))
         except RuntimeError:
             return False
     return True

@@ -124,5 +124,17 @@ class _Route:
         return sent.tensors
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
-        wanted = self.channels_last and tensor.ndim == 4
-        return tensor.contiguous(memory_format=torch.channels_last) if wanted else tensor
+        return to_channels_last(tensor) if self.channels_last and tensor.ndim == 4 else tensor
+
+
+def to_channels_last(images: Tensor) -> Tensor:
+    """(N, C, H, W) with channels last in memory, in such a way that convolutions see it.
+
+    With one channel both layouts are the same memory, and torch leaves strides that tell convolutions the other one:
+    the whole network behind would run in that.
+    """
+    images = images.contiguous(memory_format=torch.channels_last)
+    if images.shape[1] != 1:
+        return images
+    height, width = images.shape[2:]
+    return images.as_strided(images.shape, (height * width, 1, width, 1))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hwnas.search.data.prefetch import prefetch
+from hwnas.search.data.prefetch import prefetch, to_channels_last
 from hwnas.search.data.registry import load_data
 from torch import Tensor
 
@@ -117,3 +117,13 @@ def test_on_cuda(channels_last: bool) -> None:
     assert all(x.is_cuda and y.is_cuda for x, y in found)
     assert [int(y[0]) for _, y in found] == list(range(100))
     assert all(float(x.mean()) == i for i, (x, _) in enumerate(found))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_is_what_a_convolution_sees(channels: int) -> None:
+    images = torch.arange(2.0 * channels * 5 * 7).reshape(2, channels, 5, 7)
+    laid_out = to_channels_last(images)
+    assert torch.equal(laid_out, images)
+    output = torch.nn.Conv2d(channels, 8, 3)(laid_out)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert not output.is_contiguous()
