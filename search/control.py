@@ -43,7 +43,7 @@ class Controller:
         miss = ratio - 1
         if miss * self._miss < 0:
             self.gain *= self.fall
-        elif abs(miss) > max(DEAD, 0.98 * abs(self._miss)):
+        elif abs(miss) > max(DEAD, 0.98 * abs(self._miss)) and (miss > 0 or not self.positive):
             self.gain *= self.grow
         self.gain = min(max(self.gain, FLOOR * self._begun), TOP * self._begun)
         self._miss = miss

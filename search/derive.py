@@ -199,7 +199,7 @@ def _tilted(space: SearchSpace, latency: Latency, away: _Away, n: int, rng: np.r
     tilt = solve(ratios, logits, limit=away.low == -math.inf, ends=lambda: latency.range()[2:])
     p = ratios.split(softmax(logits - tilt.shift))
     mu = float(tilt.multipliers[0])
-    for _ in range(TRIES):
+    for _ in range(TRIES + n // 16):
         rows = space.encoding.sample(SAMPLES, rng, p)
         ratio = latency.ratio(rows)
         # the tilt drew a row in proportion to exp(-mu * ratio)

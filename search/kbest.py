@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-CELLS = 1 << 18
+CELLS = 1 << 16
 """Of the grid, at most."""
 FINENESS = 50
 """Grid cells that a decision's rounding takes of the distance between the bounds: one in so many."""

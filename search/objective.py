@@ -168,12 +168,12 @@ class Objective:
         return np.asarray(worth - DISTANCE * distance - self._of_reward.multiplier * miss)
 
     def accepts(self, ratio: NDArray[np.float64] | None) -> NDArray[np.bool_]:
-        """Which of (N,) latencies / target are on it: from 0.98 to 1, below 1 for limit, all for none."""
+        """Which of (N,) latencies / target are on it: from 0.98 to 1, up to 1 for limit, all for none."""
         ratio = np.asarray(ratio, float)
         if self.kind == "none" and self.rule == "argmax":
             return np.ones(ratio.shape, bool)
         below = ratio <= 1 + ROUNDING
-        return below if self.kind == "limit" else below & (ratio >= LOW - ROUNDING)
+        return below if "limit" in (self.kind, self.rule) else below & (ratio >= LOW - ROUNDING)
 
     # -- the controller
 

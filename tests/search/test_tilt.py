@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hwnas.predictors.lut import LutPredictor
 from hwnas.search.goals import Goal, Latency
-from hwnas.search.tilt import TOLERANCE, root, softmax, solve
+from hwnas.search.tilt import TOLERANCE, Tilt, root, softmax, solve
 from hwnas.spaces.registry import load_space
 from hwnas.spaces.space import SearchSpace
 from hwnas.testing.random_spaces import random_space
@@ -54,11 +54,11 @@ def random_logits(latency: Latency, rng: np.random.Generator, spread: float) -> 
     return np.where(mask, spread * rng.standard_normal(mask.shape), -np.inf)
 
 
-def ends(latency: Latency) -> tuple[np.ndarray, np.ndarray]:
-    return latency.range()[2:]
+def tilted(latency: Latency, logits: np.ndarray, limit: bool = False) -> Tilt:
+    return solve(latency.ratios, logits, limit=limit, ends=lambda: latency.range()[2:])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(SPACES),
     st.sampled_from([0.0, 1e-5, 0.01, 0.1, 0.5, 0.9, 0.999, 1.0]),
@@ -68,7 +68,7 @@ def ends(latency: Latency) -> tuple[np.ndarray, np.ndarray]:
 def test_the_expected_latency_lands_exactly(name: str, share: float, spread: float, seed: int) -> None:
     latency = latency_at(name, share)
     logits = random_logits(latency, np.random.default_rng(seed), spread)
-    tilt = solve(latency.ratios, logits, limit=False, ends=lambda: ends(latency))
+    tilt = tilted(latency, logits)
     q = latency.ratios.split(softmax(logits - tilt.shift))
     assert latency.expected_ratio(q) == pytest.approx(1, abs=1e-9)
     assert tilt.ratio == pytest.approx(1, abs=1e-9)
@@ -80,7 +80,7 @@ def test_a_limit_changes_nothing_below_it_and_lands_on_it_from_above(name: str, 
     latency = latency_at(name, share)
     logits = random_logits(latency, np.random.default_rng(seed), 2.0)
     before = latency.expected_ratio(latency.ratios.split(softmax(logits)))
-    tilt = solve(latency.ratios, logits, limit=True, ends=lambda: ends(latency))
+    tilt = tilted(latency, logits, limit=True)
     after = latency.expected_ratio(latency.ratios.split(softmax(logits - tilt.shift)))
     if before <= 1:
         assert (tilt.shift == 0).all()
@@ -103,7 +103,7 @@ def test_the_worst_of_two_devices_is_held(
     latency = latency_at(name, *shares)
     logits = random_logits(latency, np.random.default_rng(seed), spread)
     before = latency.expected_ratio(latency.ratios.split(softmax(logits)))
-    tilt = solve(latency.ratios, logits, limit=limit, ends=lambda: ends(latency))
+    tilt = tilted(latency, logits, limit)
     after = latency.expected_ratio(latency.ratios.split(softmax(logits - tilt.shift)))
     assert after == pytest.approx(before if limit and before <= 1 else 1, abs=1e-9)
 
@@ -114,7 +114,7 @@ def test_the_tilt_is_mu_times_the_slopes_where_it_leads_to(name: str, share: flo
     latency = latency_at(name, share)
     ratios = latency.ratios
     logits = random_logits(latency, np.random.default_rng(3), 1.0)
-    tilt = solve(ratios, logits, limit=False, ends=lambda: ends(latency))
+    tilt = tilted(latency, logits)
     _, slopes = ratios(softmax(logits - tilt.shift))
     for shift, slope in zip(ratios.split(tilt.shift), ratios.split(slopes[0]), strict=True):
         difference = shift - tilt.multipliers[0] * slope  # a constant of a decision has no effect
@@ -124,7 +124,7 @@ def test_the_tilt_is_mu_times_the_slopes_where_it_leads_to(name: str, share: flo
 def test_of_two_devices_only_those_at_their_target_have_a_multiplier() -> None:
     latency = latency_at("proxyless-small", 0.2, 0.95)
     logits = np.where(latency.ratios.mask, 0.0, -np.inf)
-    tilt = solve(latency.ratios, logits, limit=False, ends=lambda: ends(latency))
+    tilt = tilted(latency, logits)
     assert tilt.multipliers[0] > 0
     assert tilt.multipliers[1] == 0
     ratios = latency.ratios(softmax(logits - tilt.shift))[0]
@@ -135,7 +135,7 @@ def test_of_two_devices_only_those_at_their_target_have_a_multiplier() -> None:
 def test_two_devices_that_both_bind_are_both_at_their_targets() -> None:
     latency = latency_at("proxyless-small", 0.3, 0.3)
     logits = np.where(latency.ratios.mask, 0.0, -np.inf)
-    tilt = solve(latency.ratios, logits, limit=True, ends=lambda: ends(latency))
+    tilt = tilted(latency, logits, limit=True)
     assert (tilt.multipliers > 0).all()
     np.testing.assert_allclose(latency.ratios(softmax(logits - tilt.shift))[0], 1, atol=1e-9)
 
@@ -150,11 +150,11 @@ def test_nothing_on_target_is_nearer_to_the_probabilities() -> None:
     def divergence(q: np.ndarray) -> float:
         return float((q * np.log(np.maximum(q, 1e-300) / np.maximum(p, 1e-300))).sum())
 
-    tilt = solve(latency.ratios, logits, limit=False, ends=lambda: ends(latency))
+    tilt = tilted(latency, logits)
     best = divergence(softmax(logits - tilt.shift))
     for spread in (0.01, 0.1, 1.0):
         other = logits - tilt.shift + np.where(latency.ratios.mask, spread * rng.standard_normal(p.shape), 0.0)
-        back = solve(latency.ratios, other, limit=False, ends=lambda: ends(latency))
+        back = tilted(latency, other)
         assert divergence(softmax(other - back.shift)) > best
 
 
@@ -163,7 +163,7 @@ def test_targets_out_of_reach_are_approached() -> None:
         for share, end in ((-0.3, 0), (1.3, 1)):
             latency = latency_at(name, share)
             logits = random_logits(latency, np.random.default_rng(0), 1.0)
-            tilt = solve(latency.ratios, logits, limit=False, ends=lambda latency=latency: ends(latency))
+            tilt = tilted(latency, logits)
             assert np.isfinite(tilt.shift).all()
             assert tilt.ratio == pytest.approx(latency.range()[end], rel=1e-3)
 
