@@ -32,6 +32,7 @@ import torch
 from hwnas.benchmarks.common import Finding, Report, options, script
 from hwnas.errors import HwnasError
 from hwnas.search.algorithm import Budget
+from hwnas.search.depthwise import with_quick_depthwise
 from hwnas.search.gates import GateRequest, GateResult, gate_gradients
 from hwnas.search.gradient import Gradient
 from hwnas.search.objective import Objective
@@ -72,10 +73,10 @@ class Pair:
 
 
 class Here:
-    """Both steps as the engine makes them."""
+    """Both steps as `hwnas search` makes them."""
 
     def __init__(self, space: SearchSpace) -> None:
-        module = space.supernet()
+        module = with_quick_depthwise(space.supernet())
         self.supernet = Supernet(space, module)
         optimizer = make_optimizer(module.parameters(), WeightSettings())
         self.weight_step = WeightStep(self.supernet, optimizer, label_smoothing=0.1)
