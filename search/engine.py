@@ -104,8 +104,8 @@ class Engine:
             TrainingDiverged: the loss is not finite; a checkpoint from before is kept.
             CheckpointError: the folder's checkpoint is of another search, or one cannot be written.
         """
-        if self.resumes:
-            self.resume()
+        if not (self.resumes and self.resume()):
+            self.save()  # where the log begins: what is logged before the next checkpoint may have to be forgotten
         self.ranks.agree("what the search begins with", asdict(self.position), *self.supernet.parameters)
         self.optimizer.zero_grad(set_to_none=True)  # of whoever had the model before
         device = self.supernet.device
@@ -289,6 +289,6 @@ class Engine:
         self.weight_step.scaler.load_state_dict(state["scaler"])
         self.algorithm.load_state(state["algorithm"])
         self.algorithm.objective.load_state(state["objective"])
-        self.records.load_state(state["records"])
+        self.records.load_state(state["records"], truncate=not self.position.finished)
         self.records.warnings += doubts
         return True

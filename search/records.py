@@ -90,9 +90,10 @@ class Recorder:
             "warnings": self.warnings,
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any], *, truncate: bool = True) -> None:
+        """Go on from what `state` gave; what was logged since is forgotten, unless it is of what comes after."""
         self._sum.copy_(state["sum"])
         self._count, self.updated = state["count"], dict(state["updated"])
         self.warnings = list(state["warnings"])
-        if self.log is not None:
+        if self.log is not None and truncate:
             self.log.truncate(state["metrics"])

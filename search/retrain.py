@@ -264,7 +264,8 @@ class _Training:
         state = None if self._folder is None else load_checkpoint(self._folder)
         if state is not None and self.run is not None:
             doubts = check_checkpoint(state, self.about)
-            self.step = self.resumed_at = state["about"]["step"]
+            self.step = state["about"]["step"]
+            self.resumed_at = self.step or None
             self.notes += doubts if self.step < self.total else []
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
