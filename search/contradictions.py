@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .algorithms import algorithm_names
 from .layers import Layers
 from .validation import ConfigError, Problem, nearest
 
 if TYPE_CHECKING:
     from .config import SearchConfig
-
-ALGORITHMS = ("gradient", "reinforce", "evolution", "random")
 
 
 def check_together(config: SearchConfig, layers: Layers) -> None:
@@ -26,10 +25,11 @@ def check_together(config: SearchConfig, layers: Layers) -> None:
 
 def _algorithm(config: SearchConfig) -> Iterator[Problem]:
     key, name = "search.algorithm", config.search.algorithm
-    if name not in ALGORITHMS:
-        near = nearest(name, ALGORITHMS)
+    known = algorithm_names()
+    if name not in known:
+        near = nearest(name, known)
         hint = f"; nearest is {near}" if near else ""
-        yield Problem(key, f"there is no algorithm {name!r}, there are {', '.join(ALGORITHMS)}{hint}")
+        yield Problem(key, f"there is no algorithm {name!r}, there are {', '.join(known)}{hint}")
 
 
 def _goals(config: SearchConfig) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,13 @@ def test_what_is_no_contradiction() -> None:
     assert config("search.objective.kind=none", targets=[], predictors=[]).goals == ()
     measured = config("latency=measured", "search.algorithm=evolution", "device=cpu", predictors=[])
     assert measured.goals == (GoalConfig(None, 2.0),)
+
+
+def test_an_algorithm_of_another_package_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint("abacus", "abacus:Abacus", "hwnas.algorithms")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    assert config("search.algorithm=abacus").search.algorithm == "abacus"
+    assert "random, abacus; nearest is abacus" in refused("search.algorithm=abacu")
 
 
 def test_options_are_named() -> None:
