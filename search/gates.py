@@ -182,6 +182,7 @@ class _Gated:
         gates = self._leaves[d]
         flat = {i: tree_flatten(output) for i, output in outputs.items()}
         (chosen, (leaves, spec)), *rest = flat.items()
+        shapes = _shapes(leaves)
         summed = []
         for k, leaf in enumerate(leaves):
             if not _gated(leaf):
@@ -189,7 +190,7 @@ class _Gated:
                 continue
             total = leaf * gates[chosen].to(leaf.dtype)
             for i, (others, other_spec) in rest:
-                self._check(choice, (chosen, leaves, spec), (i, others, other_spec))
+                self._check(choice, (chosen, shapes, spec), (i, _shapes(others), other_spec))
                 total = total + others[k] * gates[i].to(leaf.dtype)
             summed.append(total)
         return tree_unflatten(summed, spec)
@@ -214,6 +215,7 @@ class _Gated:
         outcome = _Kept(hooked, copied=copied)
         if any(leaf._is_view() for leaf in hooked):
             self._views.append((choice, outcome))
+        shapes = _shapes(leaves)  # and not the tensors: their hook would hold them, and they their hook
 
         def arrived(derivatives: Sequence[Tensor | None]) -> None:
             if outcome.overwritten or kept.overwritten:
@@ -222,7 +224,7 @@ class _Gated:
             self._products += [(d, chosen, value) for value in _products(outcome.value(), derivatives)]
             for i in others:
                 tensors, other_spec = tree_flatten(run(i))
-                self._check(choice, (chosen, leaves, spec), (i, tensors, other_spec))
+                self._check(choice, (chosen, shapes, spec), (i, _shapes(tensors), other_spec))
                 products = _products([t for t in tensors if _gated(t)], derivatives)
                 self._products += [(d, i, value) for value in products]
             if kept.overwritten:
@@ -237,13 +239,14 @@ class _Gated:
     def _check(
         self, choice: LayerChoice | InputChoice, one: tuple[int, list[Any], Any], other: tuple[int, list[Any], Any]
     ) -> None:
-        (i, leaves, spec), (j, others, other_spec) = one, other
-        if spec == other_spec and all(_shape(a) == _shape(b) for a, b in zip(leaves, others, strict=True)):
+        """Compare (candidate, shapes, structure) of two outputs."""
+        (i, shapes, spec), (j, others, other_spec) = one, other
+        if spec == other_spec and shapes == others:
             return
         label = self.supernet.space.decisions[self.supernet.decision_of[choice]].label
         raise GateError(
-            f"choice {label!r}: candidate {choice.names[i]!r} gives {[_shape(t) for t in leaves]}, "
-            f"{choice.names[j]!r} gives {[_shape(t) for t in others]}: a search by gradient needs candidates with "
+            f"choice {label!r}: candidate {choice.names[i]!r} gives {shapes}, "
+            f"{choice.names[j]!r} gives {others}: a search by gradient needs candidates with "
             "outputs of one shape; use --algorithm reinforce"
         )
 
@@ -282,8 +285,8 @@ def _gated(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _shape(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+def _shapes(values: Sequence[Any]) -> list[Any]:
+    return [tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in values]
 
 
 def _own_node(tensor: Tensor, given: _Kept, *, copied: bool) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -263,3 +265,22 @@ def test_two_searches_share_a_process() -> None:
     for got, path in ((outer.gradients, [0, 0, 0]), (criterion.found, [1, 1, 1])):  # type: ignore[attr-defined]
         alone = gates(made("plain"), np.array(path), "full_v2")
         assert all(np.allclose(a.numpy(), b, rtol=1e-12) for a, b in zip(got, alone, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["full", "full_v2"])
+def test_nothing_of_a_step_stays_in_memory(mode: Any) -> None:
+    supernet = made("plain")
+    outputs: list[weakref.ref[Tensor]] = []
+    for module in supernet.module.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda m, x, y: outputs.append(weakref.ref(y)))
+        if isinstance(module, LayerChoice):
+            module.register_forward_hook(lambda m, x, y: outputs.append(weakref.ref(y)))
+    gc.collect()
+    gc.disable()
+    try:
+        gates(supernet, np.array([0, 0, 0]), mode)
+        assert len(outputs) > 10
+        assert [y for y in outputs if y() is not None] == []
+    finally:
+        gc.enable()
