@@ -16,7 +16,7 @@ from .alpha import arrays, softmax
 from .derive import Derived
 from .objective import Objective
 from .on_target import OnTarget
-from .sampled import Sampled, measures
+from .sampled import Sampled, accuracies
 
 
 class Scoring(Algorithm):
@@ -30,7 +30,7 @@ class Scoring(Algorithm):
 
     def __init__(self, space: SearchSpace, objective: Objective, settings: Any, budget: Budget, seed: int) -> None:
         super().__init__(space, objective, settings, budget, seed)
-        if measures(objective.latency):
+        if objective.latency is not None and objective.latency.measures:
             raise SearchError(
                 f"{self.name} search scores networks on target only and so would have to measure many more than it "
                 "scores: give it a predictor, or search with reinforce"
@@ -64,9 +64,9 @@ class Scoring(Algorithm):
         """Score new networks; returns what is worth logging."""
         found = {"new": float(len(codes))}
         if len(codes):
-            accuracy = np.nan_to_num(np.asarray(task.accuracy(codes), float), nan=0.0)
+            accuracy = accuracies(task, codes)
             ratio = self.on_target.ratio(codes)
-            worth = self.objective.reward(accuracy, codes, ratio)
+            worth = self.objective.reward(accuracy, codes, self._counted(ratio))
             if not np.isfinite(worth).all():
                 raise SearchError(f"rewards are not finite: {worth.tolist()}")
             self.scored.add(codes, ratio, worth)
@@ -75,6 +75,12 @@ class Scoring(Algorithm):
             best = self.scored.order(self.scored.worth, self.objective)[0]
             found["best"] = float(self.scored.worth[best])
         return found
+
+    def _counted(self, ratio: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """The ratios that rewards are for: what is held at a target is on it wherever in the band it lies."""
+        if ratio is None or self.objective.kind not in ("hold", "limit"):
+            return ratio
+        return np.where(self.objective.accepts(ratio), 1.0, ratio)
 
     def state(self) -> dict[str, Any]:
         return {"scored": self.scored.state()}

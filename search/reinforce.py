@@ -17,7 +17,7 @@ from .algorithm import Algorithm, Budget, SearchError, Task
 from .alpha import ArchitectureParameters, arrays, normalised_entropy, softmax
 from .derive import Derived, most_probable
 from .objective import Objective
-from .sampled import Sampled, distinct, measures
+from .sampled import Sampled, accuracies, distinct
 from .settings import ReinforceSettings
 
 TRAVEL = 5.0
@@ -52,7 +52,8 @@ class Reinforce(Algorithm):
             betas=(float(settings.betas[0]), float(settings.betas[1])),
         )
         self.baseline: float | None = None
-        self.measured = Sampled(len(space.decisions)) if measures(objective.latency) else None
+        measures = objective.latency is not None and objective.latency.measures
+        self.measured = Sampled(len(space.decisions)) if measures else None
         self._probabilities: list[NDArray[np.float64]] | None = None
 
     def probabilities(self) -> list[NDArray[np.float64]]:
@@ -66,7 +67,7 @@ class Reinforce(Algorithm):
         logits = self.objective.logits(self.alpha.tensors)
         drawn = self.space.encoding.sample(self.settings.samples, rng, arrays(softmax(logits)))
         codes, each = distinct(drawn)
-        accuracy = np.nan_to_num(np.asarray(task.accuracy(codes), float), nan=0.0)
+        accuracy = accuracies(task, codes)
         ratio = self._ratio(codes)
         rewards = self.objective.reward(accuracy, codes, ratio)[each]
         if not np.isfinite(rewards).all():

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..spaces.encoding import Codes
+from .algorithm import Task
 from .derive import Derived
-from .goals import Latency
 from .objective import LOW, Objective
 
 
@@ -85,9 +85,10 @@ def distinct(codes: Codes) -> tuple[Codes, NDArray[np.intp]]:
     return codes[np.unique(each, return_index=True)[1]], each
 
 
-def measures(latency: Latency | None) -> bool:
-    """Whether every new network's latency costs a measurement (see `Predictor.measures`)."""
-    return latency is not None and any(goal.predictor.measures for goal in latency.goals)
+def accuracies(task: Task, codes: Codes) -> NDArray[np.float64]:
+    """(N,) from the task; a network that cannot be scored (NaN) counts as never right."""
+    found = np.asarray(task.accuracy(codes), float)
+    return np.where(np.isnan(found), 0.0, found)
 
 
 def _keys(codes: Codes) -> list[bytes]:
