@@ -7,13 +7,22 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/nets.py, $(sort $(wildcard benchmarks/[a-z]*.py)))
+BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/nets.py benchmarks/search_units.py, \
+	$(sort $(wildcard benchmarks/[a-z]*.py)))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+# The demo's search: its target, as a share of the way from the fastest to the slowest network, and how long it trains.
+TARGET_SHARE := 0.4
+WARMUP_EPOCHS := 8
+SEARCH_EPOCHS := 16
+FINAL_EPOCHS := 20
+TARGET = $(BIN)/python -c 'import json; r = json.load(open("results/range.json")); \
+	print("%.3g" % (r["min"] + $(TARGET_SHARE) * (r["max"] - r["min"])))'
 
 .PHONY: help demo test check bench clean
 
 help:
-	@echo "make demo    profile this machine's CPU, then set predicted against measured latency: results/"
+	@echo "make demo    profile this machine's CPU, compare predicted and measured latency, search, train: results/"
 	@echo "make test    run the tests"
 	@echo "make check   check format, style and types"
 	@echo "make bench   run the benchmarks with short settings"
@@ -25,6 +34,13 @@ demo: $(INSTALLED)
 	$(BIN)/hwnas table show results/cpu.db
 	$(BIN)/hwnas compare --predictor results/cpu.db --device cpu --space proxyless --networks 20 --out results/compare \
 		|| [ $$? -eq 1 ]
+	$(BIN)/hwnas profile --device cpu --space proxyless-small --out results/small.db || [ $$? -eq 1 ]
+	$(BIN)/hwnas table range results/small.db --space proxyless-small --json results/range.json
+	$(BIN)/hwnas search --space proxyless-small --data digits:28 --predictor results/small.db --target $$($(TARGET)) \
+		--warmup-epochs $(WARMUP_EPOCHS) --epochs $(SEARCH_EPOCHS) --final-epochs $(FINAL_EPOCHS) --out results/search \
+		|| [ $$? -eq 1 ]
+	$(BIN)/hwnas compare --predictor results/small.db --device cpu --space proxyless-small \
+		--arch results/search/architecture.json --out results/compare-found || [ $$? -eq 1 ]
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

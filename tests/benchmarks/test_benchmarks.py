@@ -28,7 +28,7 @@ from hwnas.testing.simulated import Simulated
 from hwnas.testing.zoo import ZOO
 
 ROOT = Path(__file__).resolve().parents[2]
-HELPERS = {"common.py", "nets.py"}
+HELPERS = {"common.py", "nets.py", "search_units.py"}
 SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py") if path.name not in HELPERS)
 
 
