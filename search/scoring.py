@@ -58,8 +58,8 @@ def reestimated(
             if not keep:
                 for name, value in buffers.items():
                     m.get_buffer(name).copy_(value)
-        for m in training:
-            m.training = True
+        for module in training:
+            module.training = True
 
 
 class Scorer:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map
 
-from ..spaces.choices import LayerChoice, Selection, active
+from ..spaces.choices import InputChoice, LayerChoice, Selection, active, reduce_inputs
 from ..spaces.space import SearchSpace
 from ..spaces.structure import read_structure
 from .training import takes_channels_last
@@ -83,16 +84,11 @@ class Supernet:
         return [module for module in self.module.modules() if isinstance(module, _BatchNorm)]
 
     def _takes_channels_last(self) -> bool:
-        """Tried with as many paths as use every candidate once."""
         images = [tensor.to(self.device) for tensor in self.space.inputs(2)]
-        if len(images) != 1 or images[0].ndim != 4:
+        if len(images) != 1:
             return False
-        for i in range(max(len(d) for d in self.space.decisions)):
-            row = np.array([min(i, len(d) - 1) for d in self.space.decisions])
-            with active(self.selection(row)):
-                if not takes_channels_last(self.module, images[0]):
-                    return False
-        return True
+        with active(_EveryCandidate()):
+            return takes_channels_last(self.module, images[0])
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -110,6 +106,45 @@ class Supernet:
                 module.__dict__["track_running_stats"] = True
             for parameter in trained:
                 parameter.requires_grad_(True)
+
+
+class _EveryCandidate:
+    """The context in which every choice that is reached tries all its candidates, on inputs in channels_last.
+
+    What a candidate is given depends on those before it; so each is given the layout that is hardest for it.
+    """
+
+    def layer(self, choice: LayerChoice, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        last_args, last_kwargs = tree_map(_laid_out, (args, kwargs))
+        output = choice[0](*last_args, **last_kwargs)
+        for i in range(1, len(choice)):
+            try:
+                choice[i](*last_args, **last_kwargs)
+            except RuntimeError:
+                if _runs(choice[i], *tree_map(_plain, (args, kwargs))):
+                    raise
+        return tree_map(_laid_out, output)
+
+    def inputs(self, choice: InputChoice, tensors: Sequence[Tensor]) -> Any:
+        return tree_map(_laid_out, reduce_inputs([tensors[i] for i in choice.subsets[0]], choice.reduction))
+
+
+def _runs(candidate: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether it takes these at all: it may go only with a tied candidate before it."""
+    try:
+        candidate(*args, **kwargs)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    return value.contiguous() if isinstance(value, Tensor) else value
+
+
+def _laid_out(value: Any) -> Any:
+    images = isinstance(value, Tensor) and value.ndim == 4
+    return value.contiguous(memory_format=torch.channels_last) if images else value
 
 
 def call(module: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:

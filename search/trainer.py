@@ -18,7 +18,7 @@ from ..spaces.architecture import Architecture
 from ..spaces.space import SearchSpace
 from .algorithm import Budget
 from .algorithms import algorithm_settings, algorithm_type, create_algorithm
-from .data.data import Data
+from .data.data import Data, check_data
 from .data.loaders import LoaderBatches, wrap_loader
 from .distributed import Ranks
 from .engine import Engine
@@ -28,6 +28,7 @@ from .records import Log
 from .schedule import planned_updates
 from .settings import GateMode, GradientSettings, ObjectiveKind, ObjectiveSettings, SearchSettings, WeightSettings
 from .supernet import Supernet
+from .training import compute_device
 
 Hardware = Literal["mobile", "cpu", "gpu8", "flops"]
 
@@ -110,6 +111,13 @@ class ProxylessNasTrainer:
             raise HwnasError(f"binary_mode is full_v2, full or two, not {binary_mode!r}")
         if load_ckpt and ckpt_path is None:
             raise HwnasError("load_ckpt=True needs ckpt_path, the folder of the checkpoints")
+        _at_least_one(
+            grad_update_arch_param_every=grad_update_arch_param_every,
+            grad_update_steps=grad_update_steps,
+            arch_valid_frequency=arch_valid_frequency,
+        )
+        if torch.device(device).type == "cuda":
+            compute_device("cuda")
         gradient = GradientSettings(
             mode=binary_mode,
             lr=arch_optim_lr,
@@ -131,6 +139,7 @@ class ProxylessNasTrainer:
         self.data = _data(train_loader, valid_loader, seed)
         images, _ = next(iter(self.data.train.epoch(0)))
         self.space = SearchSpace(model, example_inputs=images[:2], name=type(model).__name__)
+        check_data(self.space, self.data)
         self.arch_path = None if arch_path is None else Path(arch_path)
         latency = _latency(self.space, predictor, target, target_hardware, self.settings.objective)
         own = algorithm_type(algorithm)
@@ -146,7 +155,7 @@ class ProxylessNasTrainer:
             seed,
         )
         self.ranks = Ranks.start(device)
-        self._engine = {
+        self._engine: dict[str, Any] = {
             "optimizer": model_optim,
             "seed": seed,
             "folder": None if ckpt_path is None else Path(ckpt_path),
@@ -184,6 +193,12 @@ class ProxylessNasTrainer:
         return found
 
 
+def _at_least_one(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise HwnasError(f"{name} must be at least 1, not {number}")
+
+
 def _data(train_loader: Iterable[Any], valid_loader: Iterable[Any], seed: int) -> Data:
     train = wrap_loader(train_loader, seed=seed, name="train_loader")
     valid = wrap_loader(valid_loader, seed=seed, name="valid_loader")
@@ -214,6 +229,9 @@ def _latency(
         wanted = "gpu" if hardware == "gpu8" else hardware
         if wanted is not None and made_for not in (wanted, None):
             raise HwnasError(f"target_hardware is {hardware!r}, but the predictor was made for {made_for!r}")
+        batch = each.origin.settings.get("batch", 1) if each.origin is not None else 8
+        if hardware == "gpu8" and batch != 8:
+            raise HwnasError(f"gpu8 means batch 8, but the predictor was made for batch {batch}")
     if not predictors:
         return None
     latency = Latency(space, [Goal(p, t) for p, t in zip(predictors, targets, strict=True)], objective.combine)

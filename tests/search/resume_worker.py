@@ -96,7 +96,7 @@ def search(kind: Search, folder: Path, kill: Kill | None = None) -> None:
         if kill is not None:
             made.progress = Hook(lambda name, step: die() if place_of(made) == kill.step else None)
             flushes, fsync = iter(range(1, 10**6)), os.fsync
-            os.fsync = lambda file: die() if next(flushes) == kill.flush else fsync(file)
+            os.fsync = lambda fd: die() if next(flushes) == kill.flush else fsync(fd)
         made.run()
         (folder / "outcome").write_text(digest(outcome(made)))
 

@@ -200,14 +200,14 @@ def test_warm_up_trains_uniformly_drawn_paths_and_no_alpha() -> None:
 
 
 def test_each_phase_has_a_cosine_of_its_own_per_batch() -> None:
-    rates: list[tuple[str, float]] = []
+    rates: list[float] = []
     settings = tiny_settings(
         warmup_epochs=2, warmup_lr=0.4, skip_first_epoch=True, weights=WeightSettings(epochs=3, lr=0.1)
     )
     updates: list[int] = []
     engine = tiny_engine(settings=settings, progress=Hook(lambda name, step: updates.append(engine.position.update)))
     real = engine.weight_step.apply
-    engine.weight_step.apply = lambda loss, lr: (rates.append(lr), real(loss, lr))[1]  # type: ignore[method-assign, assignment]
+    engine.weight_step.apply = lambda loss, lr: (rates.append(lr), real(loss, lr))[1]  # type: ignore[func-returns-value, method-assign, assignment]
     engine.run()
     cosine = lambda lr, n: [lr / 2 * (1 + np.cos(np.pi * i / n)) for i in range(n)]  # noqa: E731
     np.testing.assert_allclose(rates, cosine(0.4, 12) + cosine(0.1, 18), atol=1e-12)

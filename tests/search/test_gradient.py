@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hwnas.search.gates import GateRequest, GateResult
 from hwnas.search.goals import Latency
 from hwnas.search.gradient import FASTEST, TRAVEL, Gradient, _pair, learning_rate
 from hwnas.search.objective import Objective
-from hwnas.search.settings import GateMode, GradientSettings
+from hwnas.search.settings import GateMode, GradientSettings, ObjectiveKind
 from hwnas.search.steps import HeldOut, make_scorer
 from hwnas.search.supernet import Supernet
 from hwnas.spaces.choices import LayerChoice
@@ -75,6 +76,11 @@ class Noted:
         raise AssertionError("a search by gradient scores no networks")
 
 
+def slope(alpha: Tensor) -> Tensor:
+    assert alpha.grad is not None
+    return alpha.grad
+
+
 def algorithm(
     space: SearchSpace, objective: Objective, mode: GateMode = "full_v2", *, seed: int = 0, **more: Any
 ) -> Gradient:
@@ -111,7 +117,7 @@ def test_gates_reach_alpha_through_the_softmax() -> None:
     logged = own.update(task, 0)
     for alpha, p, g in zip(own.alpha.tensors, before, task.gradients, strict=True):
         jacobian = np.diag(p) - np.outer(p, p)
-        np.testing.assert_allclose(alpha.grad, jacobian @ g, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(slope(alpha), jacobian @ g, rtol=1e-12, atol=1e-15)
     assert logged["loss"] == 1.3
 
 
@@ -119,7 +125,8 @@ def test_the_objective_weighs_the_gates() -> None:
     """mul#log multiplies the cross-entropy, so its gates too; a task weight of 0 leaves them out."""
     space = tiny_space()
     milliseconds = Formula(space, lambda codes: 50 * made_up_table(space).predict_codes(codes))
-    for kind, task_weight in (("add#linear", 0.0), ("none", 0.5), ("mul#log", 1.0)):
+    weights: dict[ObjectiveKind, float] = {"add#linear": 0.0, "none": 0.5, "mul#log": 1.0}
+    for kind, task_weight in weights.items():
         latency = None if kind == "none" else tiny_latency(milliseconds)
         own = algorithm(space, tiny_objective(latency, kind, task=task_weight))
         task = FixedGates(space)
@@ -132,7 +139,7 @@ def test_the_objective_weighs_the_gates() -> None:
         wanted = torch.autograd.grad(total + float(weight) * gated, start)
         own.update(task, 0)
         for alpha, gradient in zip(own.alpha.tensors, wanted, strict=True):
-            np.testing.assert_allclose(alpha.grad, gradient, rtol=1e-9, atol=1e-14)
+            np.testing.assert_allclose(slope(alpha), gradient, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("mode", ["full_v2", "full"])
@@ -146,7 +153,7 @@ def test_latency_reaches_alpha(predictor: str, mode: GateMode) -> None:
         own = algorithm(space, tiny_objective(latency, "add#linear", l=l), mode)
         start = [a.detach().clone().requires_grad_() for a in own.alpha.tensors]
         own.update(FixedGates(space), 0)
-        found[l] = torch.cat([a.grad for a in own.alpha.tensors if a.grad is not None])
+        found[l] = torch.cat([slope(a) for a in own.alpha.tensors])
     wanted = torch.cat(torch.autograd.grad(2.0 * expected_exactly(latency, start), start))
     difference = found[2.0] - found[0.0]
     assert difference.abs().min() > 1e-4
@@ -165,7 +172,7 @@ def test_latency_reaches_alpha_in_mode_two(predictor: str) -> None:
             own, task = algorithm(space, tiny_objective(latency, "add#linear", l=l), "two"), FixedGates(space)
             start = [a.detach().clone().requires_grad_() for a in own.alpha.tensors]
             own.update(task, step)
-            found[l] = [a.grad for a in own.alpha.tensors]
+            found[l] = [slope(a) for a in own.alpha.tensors]
         (request,) = task.requests
         slopes = torch.autograd.grad(2.0 * expected_exactly(latency, start), start)
         for d, alpha in enumerate(start):
@@ -190,7 +197,8 @@ def test_a_step_is_taken_where_the_active_candidate_is_the_skip(decision: int, s
     supernet = tiny_supernet(space)
     latency = tiny_latency(made_up_table(space))
     gradients = []
-    for kind in ("none", "add#linear"):
+    kinds: tuple[ObjectiveKind, ...] = ("none", "add#linear")
+    for kind in kinds:
         own = algorithm(space, tiny_objective(latency if kind != "none" else None, kind, l=5.0), mode)
         alpha = own.alpha.tensors[decision]
         with torch.no_grad():
@@ -203,7 +211,7 @@ def test_a_step_is_taken_where_the_active_candidate_is_the_skip(decision: int, s
         assert request.path[decision] == skip
         moved = [0, 1, 2] if request.partner is None else [skip, int(request.partner[decision])]
         assert ((alpha.detach() - before).abs()[moved] > 1e-4).all()
-        gradients.append(alpha.grad)
+        gradients.append(slope(alpha))
     assert (gradients[1] - gradients[0]).abs().max() > 0.01
 
 
@@ -244,7 +252,7 @@ def test_a_skip_as_zero_or_as_identity_moves_alpha_alike(mode: GateMode) -> None
     for seed in range(6):  # other paths, other alphas
         found, gates = [], []
         for outer in (True, False):
-            space = SearchSpace(lambda outer=outer: Residual(outer), (1, 6, 6))
+            space = SearchSpace(partial(Residual, outer), (1, 6, 6))
             supernet = Supernet(space, space.supernet().double())
             own = algorithm(space, tiny_objective(None), mode, seed=seed)
             task = held_out(supernet)
@@ -252,7 +260,7 @@ def test_a_skip_as_zero_or_as_identity_moves_alpha_alike(mode: GateMode) -> None
             assert task._batch is not None
             task._batch = (task._batch[0].double(), task._batch[1])
             own.update(task, 0)
-            found.append(own.alpha.tensors[0].grad)
+            found.append(slope(own.alpha.tensors[0]))
             gates.append(task.gates(GateRequest(np.array([0]), mode)).gradients[0])
             task.close()
         assert (gates[0] - gates[1]).abs().max() > 1e-6  # the gates' own derivatives differ, by a constant

@@ -223,7 +223,7 @@ def test_an_error_in_a_score_leaves_the_supernet_as_it_was() -> None:
     def fail(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         raise ZeroDivisionError
 
-    handle = step.supernet.module.head.register_forward_pre_hook(fail)
+    handle = step.supernet.module.get_submodule("head").register_forward_pre_hook(fail)
     with pytest.raises(ZeroDivisionError):
         task.accuracy(np.array([[0, 0, 0]]))
     handle.remove()

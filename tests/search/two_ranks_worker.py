@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +89,15 @@ def uneven_held_out(ranks: Ranks, folder: Path) -> Any:
     """The user's loader gives batches of 9."""
     data = tiny_data()
     held_out = wrap_loader(list(data.held_out.epoch(0)), seed=0, name="valid_loader")
-    settings = {"gradient": GradientSettings(mode="full")}
-    return compared(ranks, tiny_space("plain", norm=False), data=replace(data, held_out=held_out), **settings)
+    data, mode = replace(data, held_out=held_out), GradientSettings(mode="full")
+    return compared(ranks, tiny_space("plain", norm=False), data=data, gradient=mode)
 
 
 @check
 def odd_batches(ranks: Ranks, folder: Path) -> Any:
     space = tiny_space("plain", norm=False)
-    return [
-        refusal(lambda data=data: engine(space, ranks, data=data)) for data in (tiny_data(), tiny_data(batch_size=9))
-    ]
+    made = partial(engine, space, ranks)
+    return [refusal(partial(made, data=data)) for data in (tiny_data(), tiny_data(batch_size=9))]
 
 
 @check
