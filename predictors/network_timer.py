@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,18 @@ from ..devices.base import Device
 from ..devices.session import Session
 from ..errors import HwnasError
 from ..profiler.artifacts import Lowerer
-from ..profiler.bench import describe, open_bench, open_session
+from ..profiler.bench import AnyBench, describe, open_bench, open_session
 from ..profiler.networks import NetworkSet
 from ..profiler.progress import Progress, Silent
-from ..profiler.protocol import Estimate, MeasuringProtocol, Timed, wall_percentiles
+from ..profiler.protocol import (
+    Estimate,
+    MeasuringProtocol,
+    Timed,
+    estimate_network,
+    full_speed,
+    network_values,
+    wall_percentiles,
+)
 from ..profiler.table_provenance import provenance_of
 from ..spaces.architecture import Architecture
 from ..spaces.space import SearchSpace
@@ -29,7 +38,10 @@ from .scratch import open_scratch
 
 VISITS = 20
 """To a network, spread over the whole measurement."""
+
 MAX_VISITS = 10_000
+RECENT = 200
+"""So many measured networks tell the full speed of the reference."""
 
 
 def check_visits(visits: int) -> None:
@@ -67,11 +79,13 @@ class Taken:
     """What one measurement of many networks found.
 
     Attributes:
-        estimates, visits: latency and raw samples by key of the `NetworkSet`; those that failed have no estimate.
+        networks: which ones.
+        estimates, visits: latency and raw samples by their keys; those that failed have no estimate.
         failed: (architecture, reason).
         conditions: what the machine did meanwhile.
     """
 
+    networks: NetworkSet
     estimates: Mapping[str, Estimate]
     visits: Mapping[str, Sequence[Timed]]
     failed: Sequence[tuple[Architecture, str]]
@@ -122,6 +136,7 @@ class NetworkTimer:
         self._seed = seed
         self._progress = progress or Silent()
         self._calls = 0
+        self._recent: deque[Sequence[Timed]] = deque(maxlen=RECENT)
         self._session: Session | None = None
         self._open = ExitStack()
 
@@ -155,7 +170,9 @@ class NetworkTimer:
         """Measure networks, interleaved: round robin in random order.
 
         Every call loads them anew and takes visits of its own, so that two calls for the same network know nothing
-        of each other.
+        of each other. What calls have in common is the full speed of the reference (see `profiler.protocol`), found
+        from the networks measured by all of them so far: the machine's clock changes within seconds, and a speed found
+        in one call alone would move all of its networks by a percent or two.
 
         Args:
             name: of the file of raw samples (`name`.db); an earlier one is replaced.
@@ -168,43 +185,61 @@ class NetworkTimer:
             return {}
         networks = self.networks()
         networks.add(self.space.encode(architectures), "measured")
-        taken = self.take(networks, f"{name}.db", {"call": self._calls, "begun": time.time()}, visits)
+        taken = self.take(networks, f"{name}.db", None, visits)
         self.failed.update(taken.failed)
-        found: dict[Architecture, Measured] = {}
-        for key, e in taken.estimates.items():
-            wall = wall_percentiles(taken.visits[key]) if key in taken.visits else (None, None)
-            found[networks.architectures[key]] = Measured(e.value, e.low, e.high, *wall)
-        return found
+        self._recent += [taken.visits[key] for key in taken.estimates if key in taken.visits]
+        return {networks.architectures[key]: measured for key, measured in self._measured(taken).items()}
 
-    def take(self, networks: NetworkSet, file: str, wanted: Mapping[str, Any], visits: int) -> Taken:
+    def take(self, networks: NetworkSet, file: str, wanted: Mapping[str, Any] | None, visits: int) -> Taken:
         """Measure a set of networks, interleaved, with raw samples in a file of the folder.
 
         Args:
-            wanted: what was asked for; an unfinished measurement of the same goes on (see `open_scratch`).
+            wanted: what was asked for: an unfinished measurement of the same goes on (see `open_scratch`). None: it is
+                begun anew, and written as a whole at the end, since a commit takes longer than a round.
         """
         self.choose_route(next(iter(networks.architectures.values())))
         _make_folder(self.folder)
         protocol = replace(self._protocol, network_visits=visits)
         provenance = provenance_of(self.device, self.space, self.lowerer.route, self.about, protocol=protocol.as_dict())
-        start, seed = time.monotonic(), self._seed + self._calls
+        seed = self._seed + self._calls
         self._calls += 1
-        with open_scratch(self.folder / file, provenance, wanted) as table:
+        fresh = {"begun": time.time(), "call": self._calls}
+        with (
+            open_scratch(self.folder / file, provenance, fresh if wanted is None else wanted) as table,
+            table.batch() if wanted is None else nullcontext(),
+        ):
             table.register(networks.rows())
             bench = open_bench(self.device, self._session, table, protocol, seed)
             bench.progress = self._progress
             bench.session_id = table.add_session({**self.about, "seed": seed, "begun": time.time()})
-            keys = list(networks.codes)
-            loaded = bench.load({key: partial(networks.artifact, key) for key in keys}, "load networks")
-            estimates = bench.networks([key for key in keys if key in loaded])
-            with table.batch():
-                for key, e in estimates.items():
-                    table.finish(key, latency=e.value, low=e.low, high=e.high)
-            reasons = {row.key: row.reason for row in table.rows("network") if row.status == "failed"}
-            bench.unload(keys)
-            failed = [(networks.architectures[k], reasons.get(k, "not measured")) for k in keys if k not in estimates]
-            taken = Taken(estimates, table.all_visits(), failed, bench.conditions())
-            table.add_record("finished", {"seconds": time.monotonic() - start})
-        return taken
+            return _take(bench, networks)
+
+    def _measured(self, taken: Taken) -> dict[str, Measured]:
+        if self.device.exact:
+            return {key: Measured(e.value, e.low, e.high) for key, e in taken.estimates.items()}
+        clock = self.device.clock
+        recent = {str(i): visits for i, visits in enumerate(self._recent)}
+        speed = full_speed(recent, partial(network_values, clock=clock))
+        found: dict[str, Measured] = {}
+        for key in taken.estimates:
+            visits = taken.visits[key]
+            e = estimate_network(visits, clock, speed)
+            found[key] = Measured(e.value, e.low, e.high, *wall_percentiles(visits))
+        return found
+
+
+def _take(bench: AnyBench, networks: NetworkSet) -> Taken:
+    start, table, keys = time.monotonic(), bench.table, list(networks.codes)
+    loaded = bench.load({key: partial(networks.artifact, key) for key in keys}, "load networks")
+    estimates = bench.networks([key for key in keys if key in loaded])
+    with table.batch():
+        for key, e in estimates.items():
+            table.finish(key, latency=e.value, low=e.low, high=e.high)
+    bench.unload(keys)
+    reasons = {row.key: row.reason for row in table.rows("network") if row.status == "failed"}
+    failed = [(networks.architectures[k], reasons.get(k, "not measured")) for k in keys if k not in estimates]
+    table.add_record("finished", {"seconds": time.monotonic() - start})
+    return Taken(networks, estimates, table.all_visits(), failed, bench.conditions())
 
 
 def _make_folder(path: Path) -> None:

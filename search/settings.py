@@ -179,6 +179,6 @@ class LandingSettings:
     """
 
     candidates: int = 5
-    visits: int = 20
-    final_visits: int = 20
+    visits: int = 40
+    final_visits: int = 120
     tolerance: float = 0.03

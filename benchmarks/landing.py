@@ -1,0 +1,216 @@
+"""How near to its latency target a found network ends up, measured on this CPU, one thread.
+
+Profiles `proxyless-small` at each resolution, then lands searches on targets at 20 to 65 % of the space's range. The
+search before landing is not what is judged: by default its outcome is drawn (random logits, tilted so that the expected
+latency is on target). What counts is the independent measurement of each landing, of visits that had no part in the
+choice. Beside it, from the same landings: the found network as it is, the candidate that would have been chosen with a
+factor from calibration networks alone, and the chosen networks measured once more afterwards by another agent, all of
+them interleaved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hwnas.benchmarks.accuracy import QUICK
+from hwnas.benchmarks.common import Finding, Report, folder, median, options, script
+from hwnas.devices.registry import create
+from hwnas.errors import HwnasError
+from hwnas.predictors.lut import LutPredictor
+from hwnas.predictors.network_timer import NetworkTimer
+from hwnas.profiler.profile import ProfileRequest, profile
+from hwnas.profiler.progress import Progress
+from hwnas.profiler.protocol import MeasuringProtocol
+from hwnas.search.derive import Derived, most_probable
+from hwnas.search.goals import Goal, Latency
+from hwnas.search.landing import Derive, Landing, LandingRequest, land
+from hwnas.search.objective import Objective
+from hwnas.search.settings import LandingSettings, ObjectiveSettings
+from hwnas.spaces.registry import load_space
+from hwnas.spaces.space import SearchSpace
+
+SPACE = "proxyless-small"
+RESOLUTIONS = (64, 28, 8)
+JUDGED = 64
+"""Resolution that has a bar."""
+SHARE = 0.95
+NEAR = 3.0
+LOWEST, HIGHEST = 0.2, 0.65
+SPREAD = 1.5
+"""Standard deviation of random logits: about as decided as searches end."""
+AGAIN = 60
+
+
+@dataclass(frozen=True)
+class Case:
+    """One search: its landing, and where its target lies in the range of the space (0 to 1)."""
+
+    seed: int
+    place: float
+    target: float
+    landing: Landing
+    again: float | None = None
+
+    def off(self, value: float | None) -> float:
+        """Percent from the target; infinite for nothing."""
+        return math.inf if value is None else 100 * (value / self.target - 1)
+
+    @property
+    def deviation(self) -> float:
+        """Of the independent measurement."""
+        return self.off(None if self.landing.measured is None else self.landing.measured.value)
+
+    @property
+    def found(self) -> float:
+        """Of the network that was found, in the interleaved measurement of the candidates."""
+        return self.off(self.landing.candidates[0].measured.value)
+
+    @property
+    def by_calibration(self) -> float:
+        """Of the candidate that calibration networks alone would choose, in the same measurement."""
+        factor = self.landing.calibration_factor or 1.0
+        chosen = min(self.landing.candidates, key=lambda c: abs(factor * (c.predicted or 0.0) / self.target - 1))
+        return self.off(chosen.measured.value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "seed": self.seed,
+            "place": self.place,
+            "target": self.target,
+            "deviation": self.deviation,
+            "found": self.found,
+            "by_calibration": self.by_calibration,
+            "again": None if self.again is None else self.off(self.again),
+            "landing": self.landing.as_dict(),
+        }
+
+
+def drawn(latency: Latency, seed: int) -> Derive:
+    """What a search might have found: random logits, with the expected latency on target."""
+    import torch
+
+    rng = np.random.default_rng(seed)
+    objective = Objective(latency, ObjectiveSettings(kind="hold"))
+    alphas = [torch.from_numpy(rng.normal(0, SPREAD, len(d))) for d in latency.space.decisions]
+    p = [torch.softmax(logits, 0).numpy() for logits in objective.logits(alphas)]
+
+    def derive(n: int, scale: float) -> Sequence[Derived]:
+        return most_probable(latency.space, p, latency, rule="band", n=n, scale=scale, seed=seed)
+
+    return derive
+
+
+def searches(predictor: LutPredictor, where: Path, asked: argparse.Namespace, progress: Progress) -> list[Case]:
+    """Land them all, one after the other."""
+    settings = LandingSettings(visits=4, final_visits=4) if asked.quick else LandingSettings()
+    device = create("cpu", threads=1)
+    span = predictor.model.range
+    cases: list[Case] = []
+    for i, place in enumerate(np.linspace(LOWEST, HIGHEST, asked.searches).tolist()):
+        progress.step("landings", i, asked.searches)
+        seed = asked.seed + i
+        target = span.min + place * (span.max - span.min)
+        latency = Latency(predictor.space, [Goal(predictor, target)])
+        request = LandingRequest(
+            predictor.space, latency, drawn(latency, seed), device, where, settings=settings, seed=seed
+        )
+        cases.append(Case(seed, place, target, land(request)))
+    progress.step("landings", asked.searches, asked.searches)
+    with NetworkTimer(predictor.space, device, where, origin=predictor.origin, seed=asked.seed) as timer:
+        chosen = [case.landing.chosen for case in cases]
+        found = timer.measure(list(dict.fromkeys(chosen)), 4 if asked.quick else AGAIN, name="again")
+    again = [found[a].value if a in found else None for a in chosen]
+    return [Case(c.seed, c.place, c.target, c.landing, value) for c, value in zip(cases, again, strict=True)]
+
+
+def findings(resolution: int, cases: Sequence[Case]) -> list[Finding]:
+    """Counts within the bar, and how far off."""
+    n = len(cases)
+
+    def within(deviations: Sequence[float]) -> int:
+        return sum(abs(d) <= NEAR for d in deviations)
+
+    landed = [case.deviation for case in cases]
+    beside = {
+        "measured again, all together": within([c.off(c.again) for c in cases]),
+        "found network, not landed": within([c.found for c in cases]),
+        "chosen by calibration networks": within([c.by_calibration for c in cases]),
+    }
+    bar = math.ceil(SHARE * n) if resolution == JUDGED else None
+    unit = f"of {n} within {NEAR:g} %"
+    off = [abs(d) for d in landed]
+    alone = {
+        "measured again": median([abs(c.off(c.again)) for c in cases]),
+        "found": median([abs(c.found) for c in cases]),
+    }
+    return [
+        Finding(f"{resolution} pixels: landed", within(landed), unit, bar, True, beside),
+        Finding(f"{resolution} pixels: off target, median", median(off), "%", None, False, alone),
+        Finding(f"{resolution} pixels: off target, most", max(off), "%"),
+        Finding(f"{resolution} pixels: a landing", median([c.landing.seconds for c in cases]), "s"),
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options(
+        __doc__,
+        "python benchmarks/landing.py",
+        "python benchmarks/landing.py --resolution 64 --searches 40 --seed 100 --json landing.json",
+        "python benchmarks/landing.py --resolution 28 --table small28.db --out results/landing",
+    )
+    parser.add_argument(
+        "--resolution", type=int, nargs="+", metavar="PIXELS", help="of the images; default 64 28 8 (quick: 28)"
+    )
+    parser.add_argument("--searches", type=int, help="at each resolution; default 20 (quick: 2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first search; default 0")
+    parser.add_argument("--table", type=Path, metavar="EXISTING", help="a table to use; then one resolution only")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep tables and raw measurements here")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    asked = _parser().parse_args(arguments)
+    asked.resolution = asked.resolution or ([28] if asked.quick else list(RESOLUTIONS))
+    asked.searches = asked.searches if asked.searches is not None else 2 if asked.quick else 20
+    if asked.searches < 1:
+        raise HwnasError(f"--searches must be at least 1, not {asked.searches}")
+    if asked.table is not None and len(asked.resolution) != 1:
+        raise HwnasError("--table is of one resolution: give that one, too")
+    report = Report(
+        f"Landing: {asked.searches} searches on {SPACE} at {LOWEST:.0%} to {HIGHEST:.0%} of its range", asked
+    )
+    every: dict[str, Any] = {}
+    with folder(asked.out) as where, report.output.progress() as progress:
+        for resolution in asked.resolution:
+            space = load_space(SPACE, {"resolution": str(resolution)})
+            here = where / str(resolution)
+            table = asked.table or here / "table.db"
+            if asked.table is None:
+                make(space, table, progress, asked)
+            cases = searches(LutPredictor.load(table, space), here, asked, progress)
+            report.findings += findings(resolution, cases)
+            every[str(resolution)] = [case.as_dict() for case in cases]
+            doubts = [f"{resolution} pixels, seed {c.seed}: {doubt}" for c in cases for doubt in c.landing.doubts]
+            report.notes += [f"note: {doubt}" for doubt in doubts]
+    report.details |= {"cases": every}
+    report.finish()
+
+
+def make(space: SearchSpace, path: Path, progress: Progress, asked: argparse.Namespace) -> None:
+    """Profile the space; a table that is there already is not gone on with."""
+    if path.exists():
+        raise HwnasError(f"{path} is there already: give it as --table, or another --out")
+    protocol = QUICK if asked.quick else MeasuringProtocol()
+    device = create("cpu", threads=1)
+    profile(ProfileRequest(device=device, space=space, out=path, protocol=protocol, seed=asked.seed), progress)
+
+
+if __name__ == "__main__":
+    script(main)
