@@ -272,11 +272,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = Report("Search with tabulated rewards: NAS-Bench-201", asked)
     space = load_space("nasbench201")
     if asked.data is None:
-        table, names = made_up(space), ("made up", "made up")
+        table, latency, accuracy = made_up(space), "made up", "made up"
         report.notes.append("without --data: accuracies and latencies are made up")
     else:
-        table, *names = read(asked.data, asked.latency, asked.accuracy)
-    report.details |= {"data": str(asked.data), "latency": names[0], "accuracy": names[1], "plot": str(asked.plot)}
+        table, latency, accuracy = read(asked.data, asked.latency, asked.accuracy)
+    report.details |= {"data": str(asked.data), "latency": latency, "accuracy": accuracy, "plot": str(asked.plot)}
     report.details |= {"networks": len(table.accuracy), "limits": limits_of(table, asked.shares)}
     found = curves(space, table, asked, report)
     fill(report, found, asked)

@@ -67,7 +67,7 @@ class Sampled:
 
     def state(self) -> dict[str, Any]:
         """As tensors."""
-        arrays = {"codes": self.codes, "ratio": self.ratio, "worth": self.worth}
+        arrays: dict[str, np.ndarray] = {"codes": self.codes, "ratio": self.ratio, "worth": self.worth}
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:

@@ -151,7 +151,7 @@ class AlgorithmConformance:
 
     name: ClassVar[str] = ""
     zoo: ClassVar[str] = "residual"
-    updates: ClassVar[int] = 100
+    updates: ClassVar[int] = 60
 
     def create(self, space: SearchSpace, objective: Objective, budget: Budget, seed: int) -> Algorithm:
         """The algorithm under test."""
@@ -255,7 +255,7 @@ class AlgorithmConformance:
         ratio = objective.latency.ratio(rows)
         assert objective.accepts(ratio).all()
         if kind != "none":
-            np.testing.assert_allclose([r.ratio for r in ranked], ratio, rtol=1e-9)
+            np.testing.assert_allclose(np.array([r.ratio for r in ranked], float), ratio, rtol=1e-9)
 
     def test_there_is_a_best_network_before_the_first_update(
         self, space: SearchSpace, predictor: Predictor, every: Codes
@@ -279,12 +279,11 @@ class AlgorithmConformance:
         reached = float(predictor.predict_codes(space.encoding.canonical(row[None]))[0])
         assert reached <= latency.min() + 1e-3 * np.ptp(latency)
 
-    @pytest.mark.parametrize("kind", ["hold", "none"])
     def test_it_finds_better_networks_than_chance(
-        self, space: SearchSpace, predictor: Predictor, every: Codes, task: TabulatedTask, kind: ObjectiveKind
+        self, space: SearchSpace, predictor: Predictor, every: Codes, task: TabulatedTask
     ) -> None:
         latency = predictor.predict_codes(every)
-        objective = self.objective(predictor, float(np.median(latency)), kind)
+        objective = self.objective(predictor, float(np.median(latency)), "hold")
         algorithm, _ = self.searched(space, objective, task, self.updates)
         assert objective.latency is not None
         there = task.accuracy(every[objective.accepts(objective.latency.ratio(every))])
