@@ -37,6 +37,7 @@ ABOVE = {
 }
 EVERYONES = {"errors", "cache", "__version__"}
 HEAVY = ("torch", "onnx", "pandas", "sklearn")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
 
 @cache
@@ -196,7 +197,7 @@ def shell_lines(document: str) -> list[str]:
     return [line.removeprefix("$ ").strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_documented_commands_exist(document: str) -> None:
     from hwnas.cli.app import app
 
@@ -215,15 +216,26 @@ def test_documented_commands_exist(document: str) -> None:
             assert {s for s in spaces if ":" not in s} <= set(space_names()), line
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_documented_targets_and_files_exist(document: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = (ROOT / document).read_text()
     assert set(re.findall(r"`?make ([a-z]+)", text)) <= targets
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     named = re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)`", text)
-    missing = [name for name in (*links, *named) if not (ROOT / name).exists()]
-    assert missing == []
+    beside = [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
+    assert (beside, [name for name in named if not (ROOT / name).exists()]) == ([], [])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documented_settings_exist(document: str) -> None:
+    from hwnas.search.config import SearchConfig
+    from hwnas.search.validation import known_keys
+
+    known = known_keys(SearchConfig)
+    named = re.findall(r"(?<![\w/.-])((?:search|final|landing|goals)(?:\.\w+)+)", (ROOT / document).read_text())
+    files = {name for name in named if re.search(r"\.(py|md|json)$", name)}
+    assert [name for name in set(named) - files if not any(f"{key}.".startswith(f"{name}.") for key in known)] == []
 
 
 def test_make_targets_create_their_environment() -> None:
