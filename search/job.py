@@ -27,6 +27,7 @@ from .export import export
 from .goals import Goal, Latency
 from .landed import Landing
 from .landing import LandingRequest, land
+from .measured import DeviceLatency
 from .objective import LOW, Objective
 from .plots import Aim, search_plots
 from .preparation import Prepared
@@ -111,8 +112,6 @@ class SearchJob:
         if self.config.latency == "predicted":
             yield self.prepared.latency
             return
-        from .measured import DeviceLatency
-
         final, goal = self.prepared.final, self.config.goals[0]
         assert final.device is not None
         assert goal.target is not None
@@ -125,6 +124,7 @@ class SearchJob:
             agent=self.config.agent,
             agent_python=self.config.agent_python,
             seed=self.config.seed,
+            progress=progress,
         )
         with measuring:
             yield Latency(self.space, [Goal(measuring, goal.target, goal.weight)])
@@ -254,7 +254,9 @@ class SearchJob:
         self, architecture: Architecture, found: Found, trained: Trained | None, seconds: float
     ) -> dict[str, Any]:
         landing, goals = found.landing, self._goals(found.codes)
-        first = goals[self.prepared.final.goal] if goals else {"unit": None, "target": None, "predicted": None}
+        first: dict[str, Any] = {"unit": None, "target": None, "predicted": None}
+        if goals:
+            first |= goals[self.prepared.final.goal]
         if landing is not None:
             self.doubts += landing.doubts
             first["unit"] = first["unit"] or landing.unit

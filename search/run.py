@@ -19,13 +19,15 @@ MADE = (
     METRICS,
     ARCHITECTURE,
     REPORT,
-    "found.json",
-    "landing.json",
     "checkpoint/**/step-*.pt",
     "checkpoint/**/.unfinished",
     "plots/*.png",
     "weights.safetensors",
     "measurements*.db",
+    "landing.json",
+    "landing-*.db",
+    "measured.*",
+    "model.onnx",
     CONFIG,
 )
 """What a run makes, in glob patterns; `--force` removes this and nothing else, the configuration last."""
