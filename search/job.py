@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..devices.base import DeviceError
 from ..errors import HwnasError
 from ..profiler.progress import Progress
 from ..spaces.architecture import Architecture
-from .algorithm import Algorithm, Budget
+from .algorithm import Algorithm, Budget, SearchError
 from .algorithms import algorithm_settings, algorithm_type, create_algorithm
 from .config import SearchConfig
 from .depthwise import with_quick_depthwise
@@ -112,6 +111,8 @@ class SearchJob:
         if self.config.latency == "predicted":
             yield self.prepared.latency
             return
+        if self.ranks.world > 1:
+            raise SearchError("latency is measured by one process alone: leave out --nproc, or search with a table")
         final, goal = self.prepared.final, self.config.goals[0]
         assert final.device is not None
         assert goal.target is not None
@@ -177,7 +178,7 @@ class SearchJob:
         )
         try:
             landing = land(request, progress)
-        except (DeviceError, HwnasError) as error:
+        except HwnasError as error:
             self.doubts.append(f"the result was not measured: {error}")
             return None
         self.folder.write_json(LANDING, landing.as_dict())
@@ -257,9 +258,10 @@ class SearchJob:
         first: dict[str, Any] = {"unit": None, "target": None, "predicted": None}
         if goals:
             first |= goals[self.prepared.final.goal]
+        elif landing is not None:
+            first |= {"unit": landing.unit, "target": landing.target}
         if landing is not None:
             self.doubts += landing.doubts
-            first["unit"] = first["unit"] or landing.unit
         measured = landing.measured if landing is not None else None
         return {
             **first,

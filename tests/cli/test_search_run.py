@@ -137,3 +137,14 @@ def test_a_network_in_milliseconds_is_measured_on_the_device(hwnas: Run, tmp_pat
     assert report["measured"] == pytest.approx(target, rel=0.5)
     assert report["wall_p50"] > 0
     assert len(report["landing"]) >= 1
+
+
+def test_latency_that_is_measured_while_searching(hwnas: Run, tmp_path: Path) -> None:
+    arguments = ("--latency", "measured", "--device", "flops", "--target", "0.06", "--algorithm", "reinforce")
+    result = hwnas("search", *SMALL, *SHORT, *arguments, "--final-epochs", 0, "--out", tmp_path / "run", "-q")
+    assert result.code in (0, 1), result.err  # 1: few networks were measured, so the nearest may be off
+    report = report_of(tmp_path / "run")
+    assert (report["target"], report["unit"]) == (0.06, "MMACs")
+    lines = (tmp_path / "run" / "measured.jsonl").read_text().splitlines()[1:]
+    known = [json.dumps(json.loads(line).get("architecture"), sort_keys=True) for line in lines]
+    assert len(known) == len(set(known)) > 5
