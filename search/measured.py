@@ -86,7 +86,8 @@ class DeviceLatency(Predictor):
             progress=progress,
         )
         self._open = False
-        self._log = _Log(folder / FILE, space, device)
+        self.path = folder / FILE
+        self._log = _Log(self.path, space, device)
         self._known = self._log.read()
 
     def __enter__(self) -> Self:
@@ -154,7 +155,7 @@ class DeviceLatency(Predictor):
 
     def save(self, path: str | Path) -> None:
         """There is nothing but the file."""
-        self._refuse(f"is not saved: what it measured is in {self._log.path}")
+        self._refuse(f"is not saved: what it measured is in {self.path}")
 
     @classmethod
     def load(cls, path: str | Path, space: SearchSpace) -> Self:
