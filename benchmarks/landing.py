@@ -1,11 +1,11 @@
 """How near to its latency target a found network ends up, measured on this CPU, one thread.
 
 Profiles `proxyless-small` at each resolution, then lands searches on targets at 20 to 65 % of the space's range. The
-search before landing is not what is judged: by default its outcome is drawn (random logits, tilted so that the expected
-latency is on target). What counts is the independent measurement of each landing, of visits that had no part in the
-choice. Beside it, from the same landings: the found network as it is, the candidate that would have been chosen with a
-factor from calibration networks alone, and the chosen networks measured once more afterwards by another agent, all of
-them interleaved.
+search before landing is not what is judged: unless --searched is given its outcome is drawn (random logits, tilted so
+that the expected latency is on target). What counts is the independent measurement of each landing, of visits that had
+no part in the choice. Beside it, from the same landings: the found network as it is, the candidate that would have been
+chosen with a factor from calibration networks alone, and the chosen networks measured once more afterwards by another
+agent, all of them interleaved (so that one slow moment of the machine moves all of these together).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hwnas.benchmarks.accuracy import QUICK
 from hwnas.benchmarks.common import Finding, Report, folder, median, options, script
 from hwnas.devices.registry import create
@@ -27,11 +28,17 @@ from hwnas.predictors.network_timer import NetworkTimer
 from hwnas.profiler.profile import ProfileRequest, profile
 from hwnas.profiler.progress import Progress
 from hwnas.profiler.protocol import MeasuringProtocol
+from hwnas.search.algorithm import Budget
+from hwnas.search.data.registry import load_data
 from hwnas.search.derive import Derived, most_probable
+from hwnas.search.engine import Engine
 from hwnas.search.goals import Goal, Latency
+from hwnas.search.gradient import Gradient
 from hwnas.search.landing import Derive, Landing, LandingRequest, land
 from hwnas.search.objective import Objective
-from hwnas.search.settings import LandingSettings, ObjectiveSettings
+from hwnas.search.schedule import planned_updates
+from hwnas.search.settings import LandingSettings, ObjectiveSettings, SearchSettings, WeightSettings
+from hwnas.search.supernet import Supernet
 from hwnas.spaces.registry import load_space
 from hwnas.spaces.space import SearchSpace
 
@@ -94,21 +101,39 @@ class Case:
 
 def drawn(latency: Latency, seed: int) -> Derive:
     """What a search might have found: random logits, with the expected latency on target."""
-    import torch
-
     rng = np.random.default_rng(seed)
     objective = Objective(latency, ObjectiveSettings(kind="hold"))
     alphas = [torch.from_numpy(rng.normal(0, SPREAD, len(d))) for d in latency.space.decisions]
-    p = [torch.softmax(logits, 0).numpy() for logits in objective.logits(alphas)]
+    return deriving(latency, [torch.softmax(logits, 0).numpy() for logits in objective.logits(alphas)])
+
+
+def searched(latency: Latency, seed: int, images: str, epochs: int) -> Derive:
+    """What a short gradient search finds."""
+    space = latency.space
+    settings = SearchSettings(warmup_epochs=epochs, weights=WeightSettings(epochs=2 * epochs))
+    data = load_data(
+        images, batch_size=settings.weights.batch_size, arch_batch_size=settings.arch_batch_size, seed=seed
+    )
+    updates = planned_updates(settings, len(data.train), Gradient, settings.gradient)
+    objective = Objective(latency, settings.objective)
+    algorithm = Gradient(space, objective, settings.gradient, Budget(updates), seed)
+    Engine(Supernet(space, space.supernet(), torch.device("cpu")), data, algorithm, settings, seed=seed).run()
+    return deriving(latency, algorithm.probabilities())
+
+
+def deriving(latency: Latency, probabilities: list[np.ndarray]) -> Derive:
+    """The most probable networks on target."""
 
     def derive(n: int, scale: float) -> Sequence[Derived]:
-        return most_probable(latency.space, p, latency, rule="band", n=n, scale=scale, seed=seed)
+        return most_probable(latency.space, probabilities, latency, rule="band", n=n, scale=scale)
 
     return derive
 
 
-def searches(predictor: LutPredictor, where: Path, asked: argparse.Namespace, progress: Progress) -> list[Case]:
-    """Land them all, one after the other."""
+def searches(
+    predictor: LutPredictor, resolution: int, where: Path, asked: argparse.Namespace, progress: Progress
+) -> list[Case]:
+    """Land them all, one after the other, and measure what they chose once more."""
     settings = LandingSettings(visits=4, final_visits=4) if asked.quick else LandingSettings()
     device = create("cpu", threads=1)
     span = predictor.model.range
@@ -118,9 +143,10 @@ def searches(predictor: LutPredictor, where: Path, asked: argparse.Namespace, pr
         seed = asked.seed + i
         target = span.min + place * (span.max - span.min)
         latency = Latency(predictor.space, [Goal(predictor, target)])
-        request = LandingRequest(
-            predictor.space, latency, drawn(latency, seed), device, where, settings=settings, seed=seed
+        derive = (
+            searched(latency, seed, f"digits:{resolution}", asked.searched) if asked.searched else drawn(latency, seed)
         )
+        request = LandingRequest(predictor.space, latency, derive, device, where, settings=settings, seed=seed)
         cases.append(Case(seed, place, target, land(request)))
     progress.step("landings", asked.searches, asked.searches)
     with NetworkTimer(predictor.space, device, where, origin=predictor.origin, seed=asked.seed) as timer:
@@ -169,6 +195,12 @@ def _parser() -> argparse.ArgumentParser:
         "--resolution", type=int, nargs="+", metavar="PIXELS", help="of the images; default 64 28 8 (quick: 28)"
     )
     parser.add_argument("--searches", type=int, help="at each resolution; default 20 (quick: 2)")
+    parser.add_argument(
+        "--searched",
+        type=int,
+        metavar="EPOCHS",
+        help="search on digits, so many epochs of warm-up and twice as many of search, instead of drawing the outcome",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the first search; default 0")
     parser.add_argument("--table", type=Path, metavar="EXISTING", help="a table to use; then one resolution only")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep tables and raw measurements here")
@@ -181,6 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.searches = asked.searches if asked.searches is not None else 2 if asked.quick else 20
     if asked.searches < 1:
         raise HwnasError(f"--searches must be at least 1, not {asked.searches}")
+    if asked.searched is not None and asked.searched < 1:
+        raise HwnasError(f"--searched must be at least 1 epoch, not {asked.searched}")
     if asked.table is not None and len(asked.resolution) != 1:
         raise HwnasError("--table is of one resolution: give that one, too")
     report = Report(
@@ -194,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             table = asked.table or here / "table.db"
             if asked.table is None:
                 make(space, table, progress, asked)
-            cases = searches(LutPredictor.load(table, space), here, asked, progress)
+            cases = searches(LutPredictor.load(table, space), resolution, here, asked, progress)
             report.findings += findings(resolution, cases)
             every[str(resolution)] = [case.as_dict() for case in cases]
             doubts = [f"{resolution} pixels, seed {c.seed}: {doubt}" for c in cases for doubt in c.landing.doubts]
