@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..spaces.choices import active
-from .data.batches import Batches
+from .data.batches import Batch, Batches, Pass
 from .data.prefetch import prefetch
 from .distributed import Ranks
 from .gates import GateRequest, GateResult, gate_gradients
@@ -161,11 +162,17 @@ def make_scorer(supernet: Supernet, batches: Batches, n: int, precision: Precisi
     return Scorer(supernet, [images for images, _ in _first(batches, n, supernet)], context)
 
 
-def _endless(batches: Batches, start: int) -> Iterator[tuple[Any, Tensor]]:
+def _endless(batches: Batches, start: int) -> Pass:
+    """One epoch after the other, drawn as they want to be (see `Pass`)."""
     epoch, index = divmod(start, len(batches))
-    while True:
-        yield from batches.epoch(epoch, start=index)
-        epoch, index = epoch + 1, 0
+    first = batches.epoch(epoch, start=index)
+
+    def every() -> Generator[Batch, None, None]:
+        yield from first
+        for number in count(epoch + 1):
+            yield from batches.epoch(number)
+
+    return Pass(every(), getattr(first, "drawn", "by a thread"))
 
 
 def _first_images(batches: Batches, supernet: Supernet) -> tuple[Any, Tensor]:

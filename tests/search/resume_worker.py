@@ -73,7 +73,7 @@ def drawn(seed: int = 20) -> dict[str, Kill]:
     rng = np.random.default_rng(seed)
     warm, later = rng.integers(1, WARM), rng.integers(WARM + 1, ALL, 3).tolist()
     return {
-        "at the first step": Kill("gradient", 1),
+        "before the second checkpoint": Kill("gradient", 2),
         "in the warm-up": Kill("gradient", int(warm)),
         "at the end of the warm-up": Kill("gradient", WARM),
         "in the search": Kill("gradient", later[0]),

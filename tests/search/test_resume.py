@@ -55,7 +55,7 @@ def test_killed_and_resumed_it_ends_bit_identical(killed: dict[str, Any], kill: 
 def test_kills_hit_every_part_of_a_search(killed: dict[str, Any]) -> None:
     """It went on from a checkpoint before the kill, in warm-up, search and among the updates after a training."""
     places = {name: found["from"] for name, found in killed.items()}
-    assert places["at the first step"] == [0, 0]
+    assert places["before the second checkpoint"] == [0, 0]
     assert places["at the end of the warm-up"] == [3, 0]
     assert places["while a checkpoint is written"] == [6, 0]
     assert places["before old checkpoints are removed"] == [9, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hwnas.search.data.batches import Batches
+from hwnas.search.data.loaders import wrap_loader
 from hwnas.search.gates import GateRequest
 from hwnas.search.settings import WeightSettings
 from hwnas.search.steps import HeldOut, WeightStep, make_scorer
@@ -18,6 +20,7 @@ from hwnas.spaces.choices import InputChoice, LayerChoice
 from hwnas.tests.search.tiny import digest, tiny_data, tiny_space, tiny_supernet
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd of the paper, strong decay": lambda p: make_optimizer(p, WeightSettings(weight_decay=0.1)),
@@ -151,6 +154,31 @@ def test_updates_see_one_held_out_batch_after_the_other_and_can_begin_anywhere()
     assert every == [digest(batch) for epoch in range(4) for batch in part.epoch(epoch)][:7]
     for start in (1, 2, 5):
         assert batches_of(held_out(supernet, start=start), 7 - start) == every[start:]
+
+
+class Threads(Dataset[tuple[Tensor, int]]):
+    """Notes which threads draw from it."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        self.seen.add(threading.get_ident())
+        return torch.randn(1, 6, 6), index % 3
+
+
+def test_a_loader_of_the_users_is_never_drawn_from_beside_the_training() -> None:
+    """While it works it has the process's random generators, which dropout draws from, too."""
+    supernet, images = tiny_supernet(tiny_space()), Threads()
+    loader = wrap_loader(DataLoader(images, 4, shuffle=True), seed=0, name="valid_loader")
+    task = HeldOut(supernet, make_scorer(supernet, loader, 2, "fp32"), loader)
+    for _ in range(7):
+        task.advance()
+    task.close()
+    assert images.seen == {threading.get_ident()}
 
 
 def test_scores_that_are_compared_across_updates_are_of_the_same_images() -> None:
