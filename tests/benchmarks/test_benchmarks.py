@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hwnas.benchmarks import prediction, repeatability
+from hwnas.benchmarks import prediction, repeatability, search_accuracy
 from hwnas.benchmarks.accuracy import ISOLATED, SCALED, references
 from hwnas.benchmarks.common import Finding, Report, by_turns, folder, options
 from hwnas.benchmarks.nets import NETS
@@ -205,3 +205,35 @@ def test_wait_ends_at_once_where_the_time_has_come() -> None:
     assert steps == []
     repeatability.wait(time.monotonic() + 0.05, Listener())
     assert steps == ["wait"]
+
+
+@pytest.mark.slow
+def test_accuracy_goes_on_with_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    json_file, out = tmp_path / "r.json", tmp_path / "out"
+    words = ["--quick", "--seeds", "1", "--random", "2", "--algorithms", "gradient", "--workers", "1"]
+    words += ["--out", str(out), "--json", str(json_file)]
+    search_accuracy.main(words)
+    first = json.loads(json_file.read_text())
+    log = (out / "metrics.jsonl").read_bytes()
+    assert log.count(b"\n") == 5  # warm-up, search, and three networks
+    search_accuracy.main(words)
+    second = json.loads(json_file.read_text())
+    assert (out / "metrics.jsonl").read_bytes() == log
+    assert second["ways"] == first["ways"]
+    drawn = [row[0] for row in second["ways"]["random architectures"]["accuracies"]]
+    assert len(drawn) == 2
+    assert second["findings"][0]["bar"] == np.median(drawn)
+    assert "above random mean" in capsys.readouterr().out
+    with pytest.raises(HwnasError, match="another configuration"):
+        search_accuracy.main([*words, "--images", "260"])
+
+
+def test_accuracy_statistics() -> None:
+    random = np.array([[1.0], [2.0], [3.0], [4.0]])
+    found = search_accuracy.summary(np.array([[3.0, 3.0], [5.0, 5.0]]), random, np.array([[4.0, 4.0], [6.0, 6.0]]))
+    assert found["percentile"][0] == pytest.approx(100 * (2.5 / 4 + 1) / 2)
+    assert found["above random mean"][0] == pytest.approx(1.5)
+    assert found["mean"] == [4.0, 3.0, 5.0]
+    assert found["gradient is ahead by"] == [1.0, 1.0, 1.0]  # in pairs: the seeds' own differences cancel
+    one = search_accuracy.resampled(np.array([[1.0, 2.0], [10.0, 20.0]]), np.random.default_rng(0)).reshape(-1, 2, 2)
+    assert ((one < 5).all(axis=2) | (one > 5).all(axis=2)).all()  # retrainings stay with their seed
