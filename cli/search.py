@@ -222,20 +222,36 @@ def _open(folder: Path, config: "SearchConfig", force: bool, rank: int = 0) -> I
 
 
 def _show(output: Output, report: Mapping[str, Any]) -> None:
-    """The result in a table, and the networks that were measured."""
+    """The networks that were measured, and the result."""
+    unit = report.get("unit") or "-"
+    candidates = report.get("landing") or ()
+    if len(candidates) > 1:
+        columns = ("measured to be chosen from", f"predicted ({unit})", "refitted", f"measured ({unit})")
+        values = ("predicted", "predicted_refitted", "measured")
+        rows = [(_short(c["architecture"]), *(_text(c.get(value)) for value in values)) for c in candidates]
+        output.table(columns, rows)
+    found: list[tuple[str, object]] = [
+        ("accuracy (%)", report.get("accuracy")),
+        (f"target ({unit})", report.get("target")),
+        (f"predicted ({unit})", report.get("predicted")),
+        (f"measured independently ({unit})", report.get("measured")),
+        ("measured off target (%)", report.get("deviation")),
+        ("wall clock p50, p90 (ms)", _pair(report.get("wall_p50"), report.get("wall_p90"))),
+        ("architecture", _short(report.get("architecture"))),
+    ]
+    output.table(("found", "value"), [(name, _text(value)) for name, value in found if value is not None])
+    for warning in report.get("warnings") or ():
+        output.line(f"note: {warning}")
+
+
+def _short(architecture: Mapping[str, Any] | None) -> str | None:
     from ..spaces.architecture import Architecture
 
-    unit = report.get("unit") or "-"
-    rows: list[tuple[str, object]] = [
-        (name, report.get(name)) for name in ("accuracy", "target", "predicted", "measured")
-    ]
-    rows = [(f"{name} ({unit})" if name != "accuracy" else "accuracy (%)", value) for name, value in rows]
-    found, asked = report.get("measured"), report.get("target")
-    if isinstance(found, int | float) and isinstance(asked, int | float):
-        rows.append(("measured off target (%)", 100 * (found / asked - 1)))
-    if report.get("architecture") is not None:
-        rows.append(("architecture", Architecture.from_dict(report["architecture"]).short()))
-    output.table(("found", "value"), [(name, _text(value)) for name, value in rows])
+    return None if architecture is None else Architecture.from_dict(dict(architecture)).short()
+
+
+def _pair(one: object, other: object) -> str | None:
+    return None if one is None or other is None else f"{_text(one)}, {_text(other)}"
 
 
 def _text(value: object) -> object:

@@ -26,7 +26,15 @@ from .goals import Goal, Latency
 from .objective import Objective
 from .records import Log
 from .schedule import planned_updates
-from .settings import GateMode, GradientSettings, ObjectiveKind, ObjectiveSettings, SearchSettings, WeightSettings
+from .settings import (
+    GateMode,
+    GradientSettings,
+    ObjectiveKind,
+    ObjectiveSettings,
+    ReinforceSettings,
+    SearchSettings,
+    WeightSettings,
+)
 from .supernet import Supernet
 from .training import compute_device
 
@@ -135,6 +143,7 @@ class ProxylessNasTrainer:
             weights=WeightSettings(epochs=n_epochs, lr=init_lr, label_smoothing=label_smoothing),
             objective=objective if isinstance(objective, ObjectiveSettings) else ObjectiveSettings(kind=objective),
             gradient=gradient,
+            reinforce=ReinforceSettings(lr=arch_optim_lr, init=arch_init_type, init_scale=arch_init_ratio),
         )
         self.data = _data(train_loader, valid_loader, seed)
         images, _ = next(iter(self.data.train.epoch(0)))

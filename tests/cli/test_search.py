@@ -78,7 +78,7 @@ def job(monkeypatch: pytest.MonkeyPatch) -> type[Job]:
     import numpy as np
 
     architecture = space.sample(1, np.random.default_rng(0))[0]
-    report = {"unit": "MMACs", "target": 1.0, "predicted": 0.99, "measured": 1.02, "accuracy": 93.25}
+    report = {"unit": "MMACs", "target": 1.0, "predicted": 0.99, "measured": 1.02, "accuracy": 93.25, "deviation": 2.0}
     monkeypatch.setattr(Job, "report", {**report, "architecture": architecture.as_dict(), "doubts": []})
     monkeypatch.setattr(Job, "ran", [])
     monkeypatch.setattr(Job, "fails", [])
