@@ -5,7 +5,8 @@ search before landing is not what is judged: unless --searched is given its outc
 that the expected latency is on target). What counts is the independent measurement of each landing, of visits that had
 no part in the choice. Beside it, from the same landings: the found network as it is, the candidate that would have been
 chosen with a factor from calibration networks alone, and the chosen networks measured once more afterwards by another
-agent, all of them interleaved (so that one slow moment of the machine moves all of these together).
+agent, all of them interleaved: as they were, and with the change of the machine since their landing taken out, as
+calibration networks show it (on a busy machine these take some percent more or less from one minute to the next).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from hwnas.benchmarks.common import Finding, Report, folder, median, options, sc
 from hwnas.devices.registry import create
 from hwnas.errors import HwnasError
 from hwnas.predictors.lut import LutPredictor
-from hwnas.predictors.network_timer import NetworkTimer
+from hwnas.predictors.network_timer import NetworkTimer, spread_networks
+from hwnas.profiler.calibration import refit_factor
 from hwnas.profiler.profile import ProfileRequest, profile
 from hwnas.profiler.progress import Progress
 from hwnas.profiler.protocol import MeasuringProtocol
@@ -34,7 +36,7 @@ from hwnas.search.derive import Derived, most_probable
 from hwnas.search.engine import Engine
 from hwnas.search.goals import Goal, Latency
 from hwnas.search.gradient import Gradient
-from hwnas.search.landing import Derive, Landing, LandingRequest, land
+from hwnas.search.landing import CALIBRATION, Derive, Landing, LandingRequest, land
 from hwnas.search.objective import Objective
 from hwnas.search.schedule import planned_updates
 from hwnas.search.settings import LandingSettings, ObjectiveSettings, SearchSettings, WeightSettings
@@ -56,13 +58,20 @@ AGAIN = 60
 
 @dataclass(frozen=True)
 class Case:
-    """One search: its landing, and where its target lies in the range of the space (0 to 1)."""
+    """One search.
+
+    Attributes:
+        place: of the target in the range of the space, 0 to 1.
+        again: latency of the chosen network, measured once more after all landings.
+        again_factor: measured / predicted of calibration networks then.
+    """
 
     seed: int
     place: float
     target: float
     landing: Landing
     again: float | None = None
+    again_factor: float | None = None
 
     def off(self, value: float | None) -> float:
         """Percent from the target; infinite for nothing."""
@@ -72,6 +81,12 @@ class Case:
     def deviation(self) -> float:
         """Of the independent measurement."""
         return self.off(None if self.landing.measured is None else self.landing.measured.value)
+
+    @property
+    def again_then(self) -> float:
+        """Of the network measured once more, as it would be had the machine been as at its landing."""
+        then, now = self.landing.calibration_factor, self.again_factor
+        return math.inf if self.again is None or not then or not now else self.off(self.again * then / now)
 
     @property
     def found(self) -> float:
@@ -94,7 +109,8 @@ class Case:
             "deviation": self.deviation,
             "found": self.found,
             "by_calibration": self.by_calibration,
-            "again": None if self.again is None else self.off(self.again),
+            "again": self.off(self.again),
+            "again_then": self.again_then,
             "landing": self.landing.as_dict(),
         }
 
@@ -149,11 +165,20 @@ def searches(
         request = LandingRequest(predictor.space, latency, derive, device, where, settings=settings, seed=seed)
         cases.append(Case(seed, place, target, land(request)))
     progress.step("landings", asked.searches, asked.searches)
+    return again(cases, predictor, where, asked)
+
+
+def again(cases: Sequence[Case], predictor: LutPredictor, where: Path, asked: argparse.Namespace) -> list[Case]:
+    """Measure what was chosen once more, all together and beside calibration networks."""
+    device = create("cpu", threads=1)
+    chosen = [case.landing.chosen for case in cases]
+    known = list(spread_networks(predictor.origin, CALIBRATION))
     with NetworkTimer(predictor.space, device, where, origin=predictor.origin, seed=asked.seed) as timer:
-        chosen = [case.landing.chosen for case in cases]
-        found = timer.measure(list(dict.fromkeys(chosen)), 4 if asked.quick else AGAIN, name="again")
-    again = [found[a].value if a in found else None for a in chosen]
-    return [Case(c.seed, c.place, c.target, c.landing, value) for c, value in zip(cases, again, strict=True)]
+        found = timer.measure(list(dict.fromkeys([*chosen, *known])), 4 if asked.quick else AGAIN, name="again")
+    there = [a for a in known if a in found]
+    factor = refit_factor(predictor.predict(there), np.array([found[a].value for a in there])) if there else None
+    values = [found[a].value if a in found else None for a in chosen]
+    return [replace(case, again=value, again_factor=factor) for case, value in zip(cases, values, strict=True)]
 
 
 def findings(resolution: int, cases: Sequence[Case]) -> list[Finding]:
@@ -165,7 +190,8 @@ def findings(resolution: int, cases: Sequence[Case]) -> list[Finding]:
 
     landed = [case.deviation for case in cases]
     beside = {
-        "measured again, all together": within([c.off(c.again) for c in cases]),
+        "measured again": within([c.off(c.again) for c in cases]),
+        "again, the machine's change taken out": within([c.again_then for c in cases]),
         "found network, not landed": within([c.found for c in cases]),
         "chosen by calibration networks": within([c.by_calibration for c in cases]),
     }
@@ -173,7 +199,8 @@ def findings(resolution: int, cases: Sequence[Case]) -> list[Finding]:
     unit = f"of {n} within {NEAR:g} %"
     off = [abs(d) for d in landed]
     alone = {
-        "measured again": median([abs(c.off(c.again)) for c in cases]),
+        "again": median([abs(c.off(c.again)) for c in cases]),
+        "again, change taken out": median([abs(c.again_then) for c in cases]),
         "found": median([abs(c.found) for c in cases]),
     }
     return [
