@@ -4,15 +4,17 @@ With gates g the output of a choice is y = sum_i g_i o_i(x). On a path g is one-
 counts, but dL/dg_i = <dL/dy, o_i(x)> is defined for all (ProxylessNAS, arXiv:1812.00332, section 3.1). Three ways:
 
 - full: every candidate is run in the forward pass and kept;
-- full_v2: only the active one is; the others are run, without graph and one at a time, when dL/dy has arrived;
+- full_v2: only the active one is; the others are run, without graph and one at a time, when dL/dy is known;
 - two: like full_v2, for one other candidate, the partner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,7 @@ def gate_gradients(
                     loss = criterion(call(supernet.module, inputs))
                 if loss.requires_grad:  # else no choice has any influence
                     loss.backward()
+                context.look_at_others()
             stale = context.stale
             if not stale:
                 return context.gradients(loss)
@@ -104,6 +107,7 @@ class _Gated:
         self._views: list[tuple[nn.Module, _Kept]] = []
         self._products: list[tuple[int, int, Tensor]] = []
         self._leaves: dict[int, Tensor] = {}
+        self._pending: deque[Callable[[], None]] = deque()
 
     @property
     def stale(self) -> set[nn.Module]:
@@ -111,15 +115,24 @@ class _Gated:
         # A hook on a view that is written into is never called, so these are looked at here.
         return self._stale | {choice for choice, kept in self._views if kept.overwritten}
 
+    def look_at_others(self) -> None:
+        """Run what has waited for the derivatives.
+
+        Not when each arrives: then the memory of the path is not free yet, and on GPUs it is another thread.
+        """
+        while self._pending:
+            self._pending.popleft()()
+
     def gradients(self, loss: Tensor) -> GateResult:
         """All that was found, fetched from the device at once, since every fetch would wait for it."""
         decisions = self.supernet.space.decisions
         gradients = [torch.zeros(len(d), dtype=torch.float64) for d in decisions]
         leaves = {d: leaf.grad for d, leaf in self._leaves.items() if leaf.grad is not None}
-        scalars = [loss, *(product for *_, product in self._products), *leaves.values()]
-        fetched = torch.cat([tensor.detach().reshape(-1).double() for tensor in scalars]).cpu()
-        first, products, rest = fetched.split([1, len(self._products), len(fetched) - 1 - len(self._products)])
-        for (d, i, _), value in zip(self._products, products.tolist(), strict=True):
+        products = [product for *_, product in self._products]
+        scalars = [loss.detach()[None], *([torch.stack(products)] if products else []), *leaves.values()]
+        fetched = torch.cat([tensor.double() for tensor in scalars]).cpu()
+        first, summed, rest = fetched.split([1, len(products), len(fetched) - 1 - len(products)])
+        for (d, i, _), value in zip(self._products, summed.tolist(), strict=True):
             gradients[d][i] += value
         for d, gradient in zip(leaves, rest.split([len(decisions[d]) for d in leaves]), strict=True):
             gradients[d] += gradient
@@ -148,14 +161,15 @@ class _Gated:
         others = self._others(d, chosen, len(choice.names))
         kept = _Kept((args, kwargs), copied=choice in self.supernet.copying)
 
-        def run(i: int) -> Any:
-            """Another candidate's output, without graph."""
-            again_args, again_kwargs = kept.value()
+        def run_others() -> Iterator[tuple[int, Any]]:
+            """The other candidates' outputs, one after the other, without graph."""
             with torch.no_grad(), active(self.plain), self.autocast():
-                return candidate(i, again_args, again_kwargs)
+                for i in others:
+                    again_args, again_kwargs = kept.value()
+                    yield i, candidate(i, again_args, again_kwargs)
 
         if self.request.mode == "full":
-            looked_at = {i: run(i) for i in others}
+            looked_at = dict(run_others())
             if kept.overwritten:
                 self._stale.add(choice)
             output = candidate(chosen, args, kwargs)
@@ -163,7 +177,7 @@ class _Gated:
         output = candidate(chosen, args, kwargs)
         if kept.overwritten:
             self._stale.add(choice)
-        return self._hooked(choice, d, chosen, others, output, run, kept)
+        return self._hooked(choice, d, chosen, output, run_others, kept)
 
     def _others(self, d: int, chosen: int, n: int) -> list[int]:
         if self.request.mode != "two":
@@ -202,12 +216,11 @@ class _Gated:
         choice: LayerChoice | InputChoice,
         d: int,
         chosen: int,
-        others: Sequence[int],
         output: Any,
-        run: Callable[[int], Any],
+        run_others: Callable[[], Iterator[tuple[int, Any]]],
         kept: _Kept,
     ) -> Any:
-        """The active candidate's output; when its derivative arrives, the others are run and all gates are filled."""
+        """The active candidate's output; its derivative is awaited, to look at the others with it."""
         leaves, spec = tree_flatten(output)
         copied = choice in self.supernet.copying
         passed_on = [_own_node(leaf, kept, copied=copied) if _gated(leaf) else leaf for leaf in leaves]
@@ -217,24 +230,31 @@ class _Gated:
             self._views.append((choice, outcome))
         shapes = _shapes(leaves)  # and not the tensors: their hook would hold them, and they their hook
 
-        def arrived(derivatives: Sequence[Tensor | None]) -> None:
+        def look(derivatives: Sequence[Tensor | None]) -> None:
             if outcome.overwritten or kept.overwritten:
                 self._stale.add(choice)
                 return
-            self._products += [(d, chosen, value) for value in _products(outcome.value(), derivatives)]
-            for i in others:
-                tensors, other_spec = tree_flatten(run(i))
+            ready = [None if dy is None else _Derivative(dy) for dy in derivatives]
+            self._add(d, chosen, outcome.value(), ready)
+            for i, other in run_others():
+                tensors, other_spec = tree_flatten(other)
                 self._check(choice, (chosen, shapes, spec), (i, _shapes(tensors), other_spec))
-                products = _products([t for t in tensors if _gated(t)], derivatives)
-                self._products += [(d, i, value) for value in products]
+                self._add(d, i, [t for t in tensors if _gated(t)], ready)
             if kept.overwritten:
                 self._stale.add(choice)
 
+        def wait(derivatives: Sequence[Tensor | None]) -> None:
+            self._pending.append(partial(look, derivatives))
+
         if len(hooked) == 1:
-            hooked[0].register_hook(lambda derivative: arrived([derivative]))
+            hooked[0].register_hook(lambda derivative: wait([derivative]))
         elif hooked:
-            torch.autograd.graph.register_multi_grad_hook(hooked, arrived)
+            torch.autograd.graph.register_multi_grad_hook(hooked, wait)
         return tree_unflatten(passed_on, spec)
+
+    def _add(self, d: int, i: int, outputs: Sequence[Tensor], derivatives: Sequence[_Derivative | None]) -> None:
+        """Of each output the sum of o * dL/dy over all elements."""
+        self._products += [(d, i, dy.times(o)) for o, dy in zip(outputs, derivatives, strict=True) if dy is not None]
 
     def _check(
         self, choice: LayerChoice | InputChoice, one: tuple[int, list[Any], Any], other: tuple[int, list[Any], Any]
@@ -299,13 +319,17 @@ def _own_node(tensor: Tensor, given: _Kept, *, copied: bool) -> Tensor:
     return tensor.view_as(tensor) if tensor._is_view() or given.holds(tensor) else tensor
 
 
-def _products(outputs: Sequence[Tensor], derivatives: Sequence[Tensor | None]) -> list[Tensor]:
-    """Of each output the sum of o * dL/dy over all elements."""
-    return [_product(o, dy) for o, dy in zip(outputs, derivatives, strict=True) if dy is not None]
+class _Derivative:
+    """dL/dy, laid out once to be multiplied with the outputs of all candidates."""
 
+    def __init__(self, dy: Tensor) -> None:
+        self._dy = dy
+        self._order = sorted(range(dy.dim()), key=dy.stride, reverse=True)  # as it lies in memory
+        self._flat = dy.permute(self._order).reshape(-1)
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    if a.dtype in (torch.float16, torch.bfloat16) or a.stride() != b.stride():
-        return (a * b).sum(dtype=torch.promote_types(a.dtype, torch.float32))
-    order = sorted(range(a.dim()), key=a.stride, reverse=True)  # as both lie in memory
-    return torch.dot(a.permute(order).reshape(-1), b.to(a.dtype).permute(order).reshape(-1))
+    def times(self, output: Tensor) -> Tensor:
+        """The sum of all products, at least in float32."""
+        dy = self._dy
+        if output.stride() == dy.stride() and output.dtype == dy.dtype and dy.dtype in (torch.float32, torch.float64):
+            return torch.dot(output.permute(self._order).reshape(-1), self._flat)
+        return (output * dy).sum(dtype=torch.promote_types(output.dtype, torch.float32))
