@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 
-def batches(samples: int = 50, size: int = 8, seed: int = 3, shuffled: bool = True, **augmentation: object) -> Batches:
+def batches(samples: int = 50, size: int = 8, seed: int = 3, shuffled: bool = True, **augmentation: Any) -> Batches:
     """Images whose pixels tell which one they are and where the pixel was."""
     images = torch.arange(samples * 2 * 6 * 5, dtype=torch.float32).view(samples, 2, 6, 5) + 1
-    one = {"mean": torch.zeros(2), "std": torch.ones(2)}
+    one: dict[str, Any] = {"mean": torch.zeros(2), "std": torch.ones(2)}
     labels = torch.arange(samples)
     return TensorBatches(
         images, labels, size, seed=seed, shuffled=shuffled, name="made up", split="train", **{**one, **augmentation}

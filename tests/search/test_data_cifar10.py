@@ -122,13 +122,14 @@ def test_a_hostile_pickle_is_refused_without_running(tmp_path: Path) -> None:
     import os
 
     mark = tmp_path / "ran"
-    for call, arguments in [
+    calls: list[tuple[Any, tuple[Any, ...]]] = [
         (os.system, (f"touch {mark}",)),
         (eval, (f"open({str(mark)!r}, 'w')",)),
         (open, (str(mark), "w")),
         (getattr, (np.ndarray, "tofile")),
         (np.load, (str(mark),)),
-    ]:
+    ]
+    for call, arguments in calls:
         for protocol in (0, 2, 4):
             batch = {**content(0), b"data": Hostile(call, *arguments)}
             with pytest.raises(Refused, match=r"it asks for .*, which that format does not need"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def same(first: Epoch, second: Epoch) -> bool:
     )
 
 
-LOADERS = {
+LOADERS: dict[str, Callable[..., Any]] = {
     "list": pairs,
     "dataloader": noisy,
     "generator": lambda: noisy(generator=torch.Generator().manual_seed(7)),

@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_digits() -> None:
 def test_the_parts_share_no_image() -> None:
     """Compared unaugmented: training without shifts has the pictures that it has."""
     data = load("digits", held_out=0.2)
-    plain = data.train
+    plain: Any = data.train
     assert hasattr(plain, "shift")
     plain.shifted, plain.shift = plain.shifted[:, :, 2:3, 2:3], 0
     train, held_out, test = (pictures(part) for part in (plain, data.held_out, data.test))

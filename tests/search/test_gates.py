@@ -200,10 +200,11 @@ def test_a_zero_candidate_has_gate_gradient_zero_and_an_identity_has_the_inner_p
         assert gates(supernet, np.array([0, chosen, 0]), "full_v2")[1][2] == 0
     images, labels = batch()
     with supernet.frozen(), active(Selection({c: 0 for c in supernet.decision_of})):
-        stem = supernet.module.stem(images)
-        y = supernet.module.a["k1"](stem).requires_grad_()
-        z = supernet.module.d(supernet.module.c(y + supernet.module.b(y)))
-        F.cross_entropy(supernet.module.head(F.relu(z).mean((2, 3))), labels).backward()
+        net: Any = supernet.module
+        stem = net.stem(images)
+        y = net.a["k1"](stem).requires_grad_()
+        z = net.d(net.c(y + net.b(y)))
+        F.cross_entropy(net.head(z.mean((2, 3))), labels).backward()
     assert y.grad is not None
     found = gates(supernet, np.array([0, 0, 0]), "full_v2")[0][2]
     assert found == pytest.approx(float((stem * y.grad).sum()), rel=1e-9)
