@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import HwnasError
 from ..spaces.choices import InputChoice, LayerChoice, active, reduce_inputs
+from .gate_values import Derivative, Kept, is_gated, own_node, shapes_of
 from .settings import GateMode
 from .supernet import Supernet, call
 
@@ -104,7 +105,7 @@ class _Gated:
         self.autocast = autocast
         self.plain = supernet.selection(request.path)
         self._stale: set[nn.Module] = set()
-        self._views: list[tuple[nn.Module, _Kept]] = []
+        self._views: list[tuple[nn.Module, Kept]] = []
         self._products: list[tuple[int, int, Tensor]] = []
         self._leaves: dict[int, Tensor] = {}
         self._pending: deque[Callable[[], None]] = deque()
@@ -159,7 +160,7 @@ class _Gated:
         d = self.supernet.decision_of[choice]
         chosen = int(self.plain.chosen[choice])
         others = self._others(d, chosen, len(choice.names))
-        kept = _Kept((args, kwargs), copied=choice in self.supernet.copying)
+        kept = Kept((args, kwargs), copied=choice in self.supernet.copying)
 
         def run_others() -> Iterator[tuple[int, Any]]:
             """The other candidates' outputs, one after the other, without graph."""
@@ -196,15 +197,15 @@ class _Gated:
         gates = self._leaves[d]
         flat = {i: tree_flatten(output) for i, output in outputs.items()}
         (chosen, (leaves, spec)), *rest = flat.items()
-        shapes = _shapes(leaves)
+        shapes = shapes_of(leaves)
         summed = []
         for k, leaf in enumerate(leaves):
-            if not _gated(leaf):
+            if not is_gated(leaf):
                 summed.append(leaf)
                 continue
             total = leaf * gates[chosen].to(leaf.dtype)
             for i, (others, other_spec) in rest:
-                self._check(choice, (chosen, shapes, spec), (i, _shapes(others), other_spec))
+                self._check(choice, (chosen, shapes, spec), (i, shapes_of(others), other_spec))
                 total = total + others[k] * gates[i].to(leaf.dtype)
             summed.append(total)
         return tree_unflatten(summed, spec)
@@ -218,28 +219,28 @@ class _Gated:
         chosen: int,
         output: Any,
         run_others: Callable[[], Iterator[tuple[int, Any]]],
-        kept: _Kept,
+        kept: Kept,
     ) -> Any:
         """The active candidate's output; its derivative is awaited, to look at the others with it."""
         leaves, spec = tree_flatten(output)
         copied = choice in self.supernet.copying
-        passed_on = [_own_node(leaf, kept, copied=copied) if _gated(leaf) else leaf for leaf in leaves]
-        hooked = [leaf for leaf in passed_on if _gated(leaf)]
-        outcome = _Kept(hooked, copied=copied)
+        passed_on = [own_node(leaf, kept, copied=copied) if is_gated(leaf) else leaf for leaf in leaves]
+        hooked = [leaf for leaf in passed_on if is_gated(leaf)]
+        outcome = Kept(hooked, copied=copied)
         if any(leaf._is_view() for leaf in hooked):
             self._views.append((choice, outcome))
-        shapes = _shapes(leaves)  # and not the tensors: their hook would hold them, and they their hook
+        shapes = shapes_of(leaves)  # and not the tensors: their hook would hold them, and they their hook
 
         def look(derivatives: Sequence[Tensor | None]) -> None:
             if outcome.overwritten or kept.overwritten:
                 self._stale.add(choice)
                 return
-            ready = [None if dy is None else _Derivative(dy) for dy in derivatives]
+            ready = [None if dy is None else Derivative(dy) for dy in derivatives]
             self._add(d, chosen, outcome.value(), ready)
             for i, other in run_others():
                 tensors, other_spec = tree_flatten(other)
-                self._check(choice, (chosen, shapes, spec), (i, _shapes(tensors), other_spec))
-                self._add(d, i, [t for t in tensors if _gated(t)], ready)
+                self._check(choice, (chosen, shapes, spec), (i, shapes_of(tensors), other_spec))
+                self._add(d, i, [t for t in tensors if is_gated(t)], ready)
             if kept.overwritten:
                 self._stale.add(choice)
 
@@ -252,7 +253,7 @@ class _Gated:
             torch.autograd.graph.register_multi_grad_hook(hooked, wait)
         return tree_unflatten(passed_on, spec)
 
-    def _add(self, d: int, i: int, outputs: Sequence[Tensor], derivatives: Sequence[_Derivative | None]) -> None:
+    def _add(self, d: int, i: int, outputs: Sequence[Tensor], derivatives: Sequence[Derivative | None]) -> None:
         """Of each output the sum of o * dL/dy over all elements."""
         self._products += [(d, i, dy.times(o)) for o, dy in zip(outputs, derivatives, strict=True) if dy is not None]
 
@@ -269,67 +270,3 @@ class _Gated:
             f"{choice.names[j]!r} gives {others}: a search by gradient needs candidates with "
             "outputs of one shape; use --algorithm reinforce"
         )
-
-
-class _Kept:
-    """Values that are needed later; knows whether something has changed them in place since.
-
-    Args:
-        copied: keep a copy, so that nothing can.
-    """
-
-    def __init__(self, value: Any, *, copied: bool) -> None:
-        leaves, self._spec = tree_flatten(value)
-        self._copied = copied
-        self._leaves = [(t.clone() if copied else t).detach() if isinstance(t, Tensor) else t for t in leaves]
-        self._tensors = [t for t in self._leaves if isinstance(t, Tensor)]
-        self._versions = [t._version for t in self._tensors]
-
-    @property
-    def overwritten(self) -> bool:
-        return [t._version for t in self._tensors] != self._versions
-
-    def holds(self, tensor: Tensor) -> bool:
-        """Whether it is one of the values themselves."""
-        return any(t.data_ptr() == tensor.data_ptr() for t in self._tensors)
-
-    def value(self) -> Any:
-        """The values; a fresh copy where copies are kept, since who gets it may change it, too."""
-        leaves = self._leaves
-        if self._copied:
-            leaves = [t.clone() if isinstance(t, Tensor) else t for t in leaves]
-        return tree_unflatten(leaves, self._spec)
-
-
-def _gated(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _shapes(values: Sequence[Any]) -> list[Any]:
-    return [tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in values]
-
-
-def _own_node(tensor: Tensor, given: _Kept, *, copied: bool) -> Tensor:
-    """The same values as a node of the graph whose hook sees what flows through this choice alone."""
-    if not tensor.requires_grad:
-        # Nothing before it is differentiated. A clone, since what follows may write into it, which a leaf forbids.
-        return tensor.detach().requires_grad_().clone()
-    if copied:
-        return tensor.clone()
-    return tensor.view_as(tensor) if tensor._is_view() or given.holds(tensor) else tensor
-
-
-class _Derivative:
-    """dL/dy, laid out once to be multiplied with the outputs of all candidates."""
-
-    def __init__(self, dy: Tensor) -> None:
-        self._dy = dy
-        self._order = sorted(range(dy.dim()), key=dy.stride, reverse=True)  # as it lies in memory
-        self._flat = dy.permute(self._order).reshape(-1)
-
-    def times(self, output: Tensor) -> Tensor:
-        """The sum of all products, at least in float32."""
-        dy = self._dy
-        if output.stride() == dy.stride() and output.dtype == dy.dtype and dy.dtype in (torch.float32, torch.float64):
-            return torch.dot(output.permute(self._order).reshape(-1), self._flat)
-        return (output * dy).sum(dtype=torch.promote_types(output.dtype, torch.float32))
