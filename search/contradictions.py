@@ -62,6 +62,11 @@ def _measured(config: SearchConfig) -> Iterator[Problem]:
     key, predicted = "latency", [goal.predictor for goal in config.goals if goal.predictor is not None]
     if config.search.algorithm == "gradient":
         yield Problem(key, "latency cannot be measured for gradient, which differentiates it: take reinforce")
+    if config.search.algorithm in ("evolution", "random"):
+        name = config.search.algorithm
+        yield Problem(
+            key, f"{name} looks for networks on target by prediction: give --predictor alone, or take reinforce"
+        )
     if config.search.objective.kind == "none":
         yield Problem(key, "latency is to be measured, but the objective none leaves it out")
     if len(config.goals) > 1:

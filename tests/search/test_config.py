@@ -242,7 +242,8 @@ def test_one_key(setting: str, message: str) -> None:
             {"predictors": ["a", "b"], "targets": [1, 2]},
             "latency is measured on one device, 2 targets are given",
         ),
-        (["latency=measured", "search.algorithm=random"], {"predictors": []}, "say where, by --device"),
+        (["latency=measured", "search.algorithm=reinforce"], {"predictors": []}, "say where, by --device"),
+        (["latency=measured", "search.algorithm=random"], {}, "random looks for networks on target by prediction"),
         (
             ["latency=measured", "search.algorithm=random", "search.objective.kind=none"],
             {"targets": []},
