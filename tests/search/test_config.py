@@ -245,7 +245,7 @@ def test_one_key(setting: str, message: str) -> None:
         (["latency=measured", "search.algorithm=reinforce"], {"predictors": []}, "say where, by --device"),
         (["latency=measured", "search.algorithm=random"], {}, "random looks for networks on target by prediction"),
         (
-            ["latency=measured", "search.algorithm=random", "search.objective.kind=none"],
+            ["latency=measured", "search.algorithm=reinforce", "search.objective.kind=none"],
             {"targets": []},
             "the objective none leaves it out",
         ),
@@ -261,7 +261,7 @@ def test_contradictions(settings: list[str], goals: dict[str, Any], message: str
 def test_what_is_no_contradiction() -> None:
     assert config("search.objective.kind=none", targets=[]).goals == (GoalConfig("t.db"),)
     assert config("search.objective.kind=none", targets=[], predictors=[]).goals == ()
-    measured = config("latency=measured", "search.algorithm=evolution", "device=cpu", predictors=[])
+    measured = config("latency=measured", "search.algorithm=reinforce", "device=cpu", predictors=[])
     assert measured.goals == (GoalConfig(None, 2.0),)
 
 
