@@ -3,10 +3,11 @@
 Profiles `proxyless-small` at each resolution, then lands searches on targets at 20 to 65 % of the space's range. The
 search before landing is not what is judged: unless --searched is given its outcome is drawn (random logits, tilted so
 that the expected latency is on target). What counts is the independent measurement of each landing, of visits that had
-no part in the choice. Beside it, from the same landings: the found network as it is, the candidate that would have been
-chosen with a factor from calibration networks alone, and the chosen networks measured once more afterwards by another
-agent, all of them interleaved: as they were, and with the change of the machine since their landing taken out, as
-calibration networks show it (on a busy machine these take some percent more or less from one minute to the next).
+no part in the choice, at the machine's speed at the choice as a reference shows it. Beside it, from the same landings:
+the same at the machine's speed at that moment, which may be some percent off; the found network as it is; the candidate
+that would have been chosen with a factor from calibration networks alone; and the chosen networks measured once more
+afterwards by another agent, all of them interleaved, as they were, and with the change of the machine since their
+landing taken out, as calibration networks show it.
 """
 
 from __future__ import annotations
@@ -83,6 +84,12 @@ class Case:
         return self.off(None if self.landing.measured is None else self.landing.measured.value)
 
     @property
+    def plain(self) -> float:
+        """Of the independent measurement, at the speed of the machine at that moment."""
+        measured, clock = self.landing.measured, self.landing.clock or 0.0
+        return self.off(None if measured is None else measured.value * (1 + clock / 100))
+
+    @property
     def again_then(self) -> float:
         """Of the network measured once more, as it would be had the machine been as at its landing."""
         then, now = self.landing.calibration_factor, self.again_factor
@@ -107,6 +114,7 @@ class Case:
             "place": self.place,
             "target": self.target,
             "deviation": self.deviation,
+            "plain": self.plain,
             "found": self.found,
             "by_calibration": self.by_calibration,
             "again": self.off(self.again),
@@ -190,6 +198,7 @@ def findings(resolution: int, cases: Sequence[Case]) -> list[Finding]:
 
     landed = [case.deviation for case in cases]
     beside = {
+        "at the speed of that moment": within([c.plain for c in cases]),
         "measured again": within([c.off(c.again) for c in cases]),
         "again, the machine's change taken out": within([c.again_then for c in cases]),
         "found network, not landed": within([c.found for c in cases]),
@@ -199,6 +208,7 @@ def findings(resolution: int, cases: Sequence[Case]) -> list[Finding]:
     unit = f"of {n} within {NEAR:g} %"
     off = [abs(d) for d in landed]
     alone = {
+        "at that moment": median([abs(c.plain) for c in cases]),
         "again": median([abs(c.off(c.again)) for c in cases]),
         "again, change taken out": median([abs(c.again_then) for c in cases]),
         "found": median([abs(c.found) for c in cases]),

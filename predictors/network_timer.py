@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -40,8 +39,6 @@ VISITS = 20
 """To a network, spread over the whole measurement."""
 
 MAX_VISITS = 10_000
-RECENT = 200
-"""So many measured networks tell the full speed of the reference."""
 
 
 def check_visits(visits: int) -> None:
@@ -103,6 +100,8 @@ class NetworkTimer:
 
     Attributes:
         about: what the session says of hardware and runtime, once it is open.
+        change: by what share the machine took longer in the last call of `measure` than in the first, as the reference
+            shows it; what is measured does not contain it. None where there is no such reference.
         failed: architecture -> reason, of all that `measure` could not measure.
 
     Raises:
@@ -127,6 +126,7 @@ class NetworkTimer:
         self.folder = folder
         self.lowerer = Lowerer(space, device.format, device.settings.batch)
         self.about: dict[str, Any] = {}
+        self.change: float | None = None
         self.failed: dict[Architecture, str] = {}
         self._route_known = origin is not None and bool(origin.lowering)
         if origin is not None and origin.lowering:
@@ -136,7 +136,7 @@ class NetworkTimer:
         self._seed = seed
         self._progress = progress or Silent()
         self._calls = 0
-        self._recent: deque[Sequence[Timed]] = deque(maxlen=RECENT)
+        self._speed: float | None = None
         self._session: Session | None = None
         self._open = ExitStack()
 
@@ -170,9 +170,9 @@ class NetworkTimer:
         """Measure networks, interleaved: round robin in random order.
 
         Every call loads them anew and takes visits of its own, so that two calls for the same network know nothing
-        of each other. What calls have in common is the full speed of the reference (see `profiler.protocol`), found
-        from the networks measured by all of them so far: the machine's clock changes within seconds, and a speed found
-        in one call alone would move all of its networks by a percent or two.
+        of each other. What calls have in common is the full speed of the reference (see `profiler.protocol`), which the
+        first one finds: what is measured in different calls is at the same clock of the machine, which may be some
+        percent faster or slower a few seconds later (see `change`).
 
         Args:
             name: of the file of raw samples (`name`.db); an earlier one is replaced.
@@ -187,7 +187,6 @@ class NetworkTimer:
         networks.add(self.space.encode(architectures), "measured")
         taken = self.take(networks, f"{name}.db", None, visits)
         self.failed.update(taken.failed)
-        self._recent += [taken.visits[key] for key in taken.estimates if key in taken.visits]
         return {networks.architectures[key]: measured for key, measured in self._measured(taken).items()}
 
     def take(self, networks: NetworkSet, file: str, wanted: Mapping[str, Any] | None, visits: int) -> Taken:
@@ -218,12 +217,13 @@ class NetworkTimer:
         if self.device.exact:
             return {key: Measured(e.value, e.low, e.high) for key, e in taken.estimates.items()}
         clock = self.device.clock
-        recent = {str(i): visits for i, visits in enumerate(self._recent)}
-        speed = full_speed(recent, partial(network_values, clock=clock))
+        own = full_speed({key: taken.visits[key] for key in taken.estimates}, partial(network_values, clock=clock))
+        self._speed = self._speed or own
+        self.change = own / self._speed - 1 if own is not None and self._speed is not None else None
         found: dict[str, Measured] = {}
         for key in taken.estimates:
             visits = taken.visits[key]
-            e = estimate_network(visits, clock, speed)
+            e = estimate_network(visits, clock, self._speed)
             found[key] = Measured(e.value, e.low, e.high, *wall_percentiles(visits))
         return found
 

@@ -69,7 +69,11 @@ class Landing:
         ratio: measured / target; with several goals, of all of them together, the others as predicted.
         factor: measured / predicted now. calibration_factor: the same of the calibration networks alone.
         calibration_networks: how many of these were measured.
-        drift: percent by which other networks measured in both differ from the choice to the last measurement.
+        drift: percent by which networks measured in both took longer in the last measurement than before the choice;
+            `measured` contains it.
+        clock: percent by which the machine ran slower in the last measurement than when the first candidates were
+            measured, as the reference shows it (see `NetworkTimer`); `measured` does not contain it, being at the
+            machine's speed then. None where there is no reference.
         failed: (architecture, reason) of candidates that could not be measured.
         doubts: sentences for the user.
     """
@@ -87,6 +91,7 @@ class Landing:
     calibration_factor: float | None
     calibration_networks: int
     drift: float | None
+    clock: float | None
     failed: Sequence[tuple[Architecture, str]]
     doubts: Sequence[str]
     seconds: float
@@ -112,6 +117,7 @@ class Landing:
             "calibration_factor": self.calibration_factor,
             "calibration_networks": self.calibration_networks,
             "drift": self.drift,
+            "clock": self.clock,
             "candidates": [candidate.as_dict() for candidate in self.candidates],
             "failed": [{"architecture": a.as_dict(), "reason": reason} for a, reason in self.failed],
             "doubts": list(self.doubts),
@@ -135,6 +141,7 @@ class Landing:
             calibration_factor=data["calibration_factor"],
             calibration_networks=data["calibration_networks"],
             drift=data["drift"],
+            clock=data["clock"],
             failed=tuple((Architecture.from_dict(f["architecture"]), f["reason"]) for f in data["failed"]),
             doubts=tuple(data["doubts"]),
             seconds=data["seconds"],

@@ -42,8 +42,9 @@ MORE = 4
 """Candidates that a further round adds, at most."""
 NEAR = 0.01
 """Share of the target within which a measured candidate makes a further round needless."""
-REFERENCES = 2
-"""Networks measured again beside the chosen one, to see whether the machine is as it was."""
+REFERENCES = 12
+"""Networks measured again beside the chosen one, at most: to see whether the machine is as it was, and because caches
+and clocks are others where hardly any network runs beside it (one of 20 us took 3 % more beside two)."""
 DRIFT = 3.0
 """Percent from which their change is told."""
 PAUSE_S = 0.04
@@ -215,6 +216,7 @@ class _Landing:
             calibration_factor=None if refit is None else refit.calibration_factor,
             calibration_networks=len(candidates.known),
             drift=drift,
+            clock=None if self.timer.change is None else 100 * self.timer.change,
             failed=self._failed(),
             doubts=tuple(self.doubts),
             seconds=time.monotonic() - self.start,
@@ -227,7 +229,7 @@ class _Landing:
         unit, off = self.request.device.unit, 0.0 if ratio is None else 100 * (ratio - 1)
         self.doubts += [f"left out, not measured: {a.short()}: {reason}" for a, reason in self._failed()]
         if drift is not None and abs(drift) > DRIFT:
-            self.doubts.append(f"networks took {drift:+.1f} % between the choice and the last measurement")
+            self.doubts.append(f"networks took {drift:+.1f} % in the last measurement: the machine is not quiet")
         if final is None:
             reason = self.timer.failed.get(chosen, "no visits")
             self.doubts.append(f"the chosen network could not be measured again: {reason}")

@@ -180,5 +180,5 @@ class LandingSettings:
 
     candidates: int = 5
     visits: int = 40
-    final_visits: int = 120
+    final_visits: int = 80
     tolerance: float = 0.03

@@ -123,9 +123,13 @@ def test_a_changed_clock_between_calls_is_taken_out(
 ) -> None:
     timer = Canned(space, create("cpu"), tmp_path)
     jitter = np.random.default_rng(0).uniform(1, 1.1, 20)
-    timer.plans = [(ms * jitter, 10 * ms * jitter) for ms in (1.0, 1.0, 1.0, 1.07)]
-    values = [timer.measure(some[:1])[some[0]].value for _ in range(4)]
-    assert values == pytest.approx([values[0]] * 4, rel=1e-3)
+    timer.plans = [(ms * jitter, 10 * ms * jitter) for ms in (1.0, 1.07, 0.9)]
+    values, changes = [], []
+    for _ in range(3):
+        values.append(timer.measure(some[:1])[some[0]].value)
+        changes.append(timer.change)
+    assert values == pytest.approx([values[0]] * 3, rel=1e-3)
+    assert changes == pytest.approx([0, 0.07, -0.1], abs=1e-3)
     timer.plans = [(1.07 * jitter, 10 * jitter)]
     assert timer.measure(some[:1])[some[0]].value / values[0] == pytest.approx(1.07, rel=1e-3)
 
