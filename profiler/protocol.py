@@ -116,10 +116,15 @@ def reference_times(visits: Sequence[Timed]) -> Values | None:
     return np.array([np.mean(v.reference) for v in visits])
 
 
-def full_speed(visits: Mapping[str, Sequence[Timed]], values: Callable[[Sequence[Timed]], Values]) -> float | None:
+def full_speed(
+    visits: Mapping[str, Sequence[Timed]], values: Callable[[Sequence[Timed]], Values], *, helps: float = HELPS
+) -> float | None:
     """Time of the reference while these workloads run undisturbed, ns; None where dividing by it steadies nothing.
 
     So chosen that, over all workloads, dividing leaves the low end of the plain times where it is.
+
+    Args:
+        helps: dividing has to bring the scatter of visits below this share.
     """
     plain, steady, level = [], [], []
     for own in visits.values():
@@ -129,7 +134,7 @@ def full_speed(visits: Mapping[str, Sequence[Timed]], values: Callable[[Sequence
             plain.append(_scatter(ms))
             steady.append(_scatter(ms / reference))
             level.append(_mean_of_ranks(ms, LOW_END) / _mean_of_ranks(ms / reference, STEADY))
-    if not plain or np.median(steady) > HELPS * np.median(plain):
+    if not plain or np.median(steady) > helps * np.median(plain):
         return None
     return float(np.median(level))
 
