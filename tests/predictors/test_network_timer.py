@@ -134,6 +134,16 @@ def test_a_changed_clock_between_calls_is_taken_out(
     assert timer.measure(some[:1])[some[0]].value / values[0] == pytest.approx(1.07, rel=1e-3)
 
 
+def test_it_is_also_where_the_reference_steadies_no_single_call(
+    space: SearchSpace, some: list[Architecture], tmp_path: Path
+) -> None:
+    timer = Canned(space, create("cpu"), tmp_path)
+    draw = np.random.default_rng(1).uniform
+    timer.plans = [(ms * draw(1, 1.01, 20), 10 * ms * draw(1, 1.01, 20)) for ms in (1.0, 1.07)]
+    before, after = (timer.measure(some[:1])[some[0]].value for _ in range(2))
+    assert after / before == pytest.approx(1, rel=0.01)
+
+
 def test_networks_spread_over_the_latencies(some: list[Architecture]) -> None:
     latencies: list[float | None] = [3.0, None, 1.0, 2.0]
     origin = Origin("cpu", networks=dict(zip(some, latencies, strict=True)))
