@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,8 +39,8 @@ LEAST_TARGET = 2.0
 """Of mul#log, in the unit."""
 LEAST_EXPECTED = 1.1
 """Of mul#log, in the unit: nearer to 1 the derivative of (log E) ** b grows without bound."""
-
-
+PROBES = 32
+"""Networks by whose predictions predictors are told apart."""
 DISTANCE = 0.5
 """Weight of the distance from the target in the reward of a network, where probabilities are not tilted."""
 
@@ -217,15 +218,34 @@ class Objective:
         return found
 
     def state(self) -> dict[str, Any]:
-        """All that changes."""
-        return {"loss": self._of_loss.state(), "reward": self._of_reward.state()}
+        """All that changes, and by what the predictors are known again."""
+        return {"loss": self._of_loss.state(), "reward": self._of_reward.state(), "probes": self._probes}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave.
+
+        Raises:
+            ObjectiveError: the predictors are not those of that state, whatever their files are called.
+        """
+        then, now = state["probes"], self._probes
+        if len(then) != len(now) or not np.allclose(then, now, rtol=1e-6):
+            raise ObjectiveError(
+                "the predictor gives other latencies than when this run began: its table was measured anew, or fitted "
+                "again; go on with the one that was there, or begin anew with --force"
+            )
         self._of_loss.load_state(state["loss"])
         self._of_reward.load_state(state["reward"])
 
     # -- inside
+
+    @cached_property
+    def _probes(self) -> list[float]:
+        """What the predictors say of some networks."""
+        if self.latency is None or self.latency.measures:
+            return []
+        codes = self.latency.space.encoding.sample(PROBES, np.random.default_rng(0))
+        probes: list[float] = self.latency.predicted(codes).ravel().tolist()
+        return probes
 
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:
         assert self.latency is not None

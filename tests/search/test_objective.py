@@ -366,6 +366,14 @@ def test_a_resumed_controller_goes_on_alike() -> None:
     np.testing.assert_array_equal(rewards[0], rewards[1])
 
 
+def test_a_run_does_not_go_on_with_another_table() -> None:
+    before, after = (open_form(made_up_table(nested(), seed)) for seed in (0, 1))
+    target = float(before.expected([p.numpy() for p in uniform(nested())]))
+    state = objective(Latency(nested(), [Goal(before, target)])).state()
+    with pytest.raises(ObjectiveError, match="other latencies than when this run began"):
+        objective(Latency(nested(), [Goal(after, target)])).load_state(state)
+
+
 def test_a_predictor_that_fails_is_noticed() -> None:
     with pytest.raises(ObjectiveError, match="latency of nan times"):
         objective(at(open_form(made_up_table(nested()))), kind="hold").observe(float("nan"))
