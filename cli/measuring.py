@@ -74,7 +74,7 @@ def create_device(
     """
     from ..devices.registry import create
 
-    given = {"batch": batch, "threads": threads, "dtype": dtype}
+    given: dict[str, Any] = {"batch": batch, "threads": threads, "dtype": dtype}
     if made_for is not None:
         device, settings = made_for
         name = name or device

@@ -38,18 +38,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", required=True)
     parser.add_argument("--memory-mb", type=int)
     options = parser.parse_args(arguments)
-    channel = _claim_pipes()
+    ending = _Ending()
+    channel = _claim_pipes(ending)
     channel.send({"hello": "hwnas", "protocol": PROTOCOL_VERSION, "hwnas": __version__})
     with contextlib.suppress(StreamClosed):
         start, _ = channel.receive()
         memory_mb = _limit_memory(options.memory_mb)
         try:
-            agent = Agent(*_create(options.device, start["settings"]), memory_mb)
+            device, runtime = _create(options.device, start["settings"], start["connection"])
+            ending.action = runtime.close
         except Exception as error:  # foreign runtimes: the host must hear why there is no device
             channel.send(_error(error))
             return 1
-        _serve(channel, agent)
+        _serve(channel, Agent(device, runtime, memory_mb))
+    ending()
     return 0
+
+
+class _Ending:
+    """What has to be cleaned up before this process goes: whichever thread comes first does it, another waits."""
+
+    def __init__(self) -> None:
+        self.action: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            action, self.action = self.action, None
+            if action is not None:
+                with contextlib.suppress(Exception):  # nobody is left to hear it
+                    action()
 
 
 class Agent:
@@ -63,8 +81,6 @@ class Agent:
 
     def describe(self, message: dict[str, Any], blobs: list[bytes]) -> Reply:
         """Everything that the times depend on."""
-        from .provenance import environment
-
         device = self._device
         about = {
             "device": device.name,
@@ -76,7 +92,7 @@ class Agent:
             "hwnas": __version__,
             "protocol": PROTOCOL_VERSION,
             "memory_limit_mb": self._memory_mb,
-            **environment(),
+            **self._runtime.environment(),
         }
         return {"about": about}, []
 
@@ -99,6 +115,7 @@ class Agent:
             "load_peak_mb": load_mb,
             "first_run_peak_mb": first_mb,
             "warm_run_peak_mb": warm_mb,
+            **model.report(),
         }
         return {"report": report, "run_s": max(first_ns, warm_ns) / 1e9}, []
 
@@ -109,6 +126,7 @@ class Agent:
         visits: list[dict[str, Any]] = []
         samples: list[tuple[np.ndarray, np.ndarray]] = []
         before = preemptions()
+        lost = ""
         gc.disable()
         try:
             for id in message["ids"]:
@@ -116,18 +134,22 @@ class Agent:
                 try:
                     model = self._models[id]
                     reference = [self._runtime.reference()]
-                    if message["warmup"]:
-                        model.run(message["warmup"])
-                    timed = model.run(message["runs"])
+                    timed = model.visit(message["warmup"], message["runs"])
                     reference.append(self._runtime.reference())
                     samples.append(timed)
-                    visits.append({"id": id, "started": started, "reference": [r for r in reference if r is not None]})
+                    known = [r for r in reference if r is not None]
+                    visits.append({"id": id, "started": started, "reference": known, "sizes": [*map(len, timed)]})
                 except Exception as error:  # foreign runtimes: one workload's failure must not cost the others
-                    visits.append({"id": id, "error": _reason(error)})
+                    why = _error(error)
+                    lost = why["error"] if why.get("lost") else ""
+                    if lost:  # the visits until now hold
+                        break
+                    visits.append({"id": id, "error": why["error"], "output": why.get("output", "")})
         finally:
             gc.enable()
         load = load_average()
         header = {"visits": visits, "preemptions": preemptions() - before, "load": load[0] if load else 0.0}
+        header |= {"lost": lost, "conditions": {} if lost else self._runtime.conditions()}
         return header, [_nanoseconds(samples, 0), _nanoseconds(samples, 1)]
 
     def trace(self, message: dict[str, Any], blobs: list[bytes]) -> Reply:
@@ -167,36 +189,37 @@ def _serve(channel: Channel, agent: Agent) -> None:
         del message, blobs, answer
 
 
-def _claim_pipes() -> Channel:
+def _claim_pipes(ending: _Ending) -> Channel:
     """Keep the host's pipes to ourselves: whatever prints goes to standard error, whatever reads gets nothing."""
     read_fd, write_fd = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    threading.Thread(target=_die_with_host, args=(read_fd,), daemon=True).start()
+    threading.Thread(target=_die_with_host, args=(read_fd, ending), daemon=True).start()
     return Channel(read_fd, write_fd)
 
 
-def _die_with_host(fd: int) -> None:
+def _die_with_host(fd: int, ending: _Ending) -> None:
     """Wait, without using the CPU, for the host's end to close: a busy or hung model cannot notice that itself."""
     poll = select.poll()
     poll.register(fd, 0)  # a hang-up is always reported
     poll.poll()
+    ending()
     os._exit(0)
 
 
-def _create(name: str, settings: dict[str, Any]) -> tuple[Device, Runtime]:
+def _create(name: str, settings: dict[str, Any], connection: dict[str, Any]) -> tuple[Device, Runtime]:
     # A BLAS pool would steal time from the measured thread, and address space.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from .base import DeviceError, check_threads
+    from .base import DeviceError
     from .registry import create
 
-    device = create(name, **settings)
+    device = create(name, connection=connection, **settings)
     missing = device.unavailable()
     if missing is not None:
         raise DeviceError(f"{missing.reason}; {missing.mend}")
-    check_threads(device.settings)
+    device.check_machine()
     return device, device.runtime()
 
 
@@ -260,7 +283,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _error(error: BaseException) -> dict[str, Any]:
-    return {"ok": False, "error": _reason(error)}
+    from .data import DeviceLost, OutputUnreadable
+
+    answer: dict[str, Any] = {"ok": False, "error": _reason(error)}
+    if isinstance(error, DeviceLost):
+        answer["lost"] = True
+    if isinstance(error, OutputUnreadable):
+        answer["output"] = error.output
+    return answer
 
 
 if __name__ == "__main__":

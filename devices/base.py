@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -17,9 +17,11 @@ import numpy as np
 from .data import (
     Artifact,
     DeviceError,
+    DeviceLost,
     LoadReport,
     NodeTime,
     NodeTrace,
+    OutputUnreadable,
     Round,
     Samples,
     TensorSpec,
@@ -34,10 +36,12 @@ __all__ = [
     "Artifact",
     "Device",
     "DeviceError",
+    "DeviceLost",
     "LoadReport",
     "Model",
     "NodeTime",
     "NodeTrace",
+    "OutputUnreadable",
     "Round",
     "Runtime",
     "Samples",
@@ -111,7 +115,20 @@ class Model(ABC):
 
     @abstractmethod
     def run(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Run ``n`` times in a row; wall and thread-CPU nanoseconds, two int64 arrays of shape (n,)."""
+        """Run ``n`` times in a row; wall and thread-CPU nanoseconds, two int64 arrays of shape (n,).
+
+        Where the runtime gives a summary only: its mean, shape (1,). The second is empty where there is no such clock.
+        """
+
+    def visit(self, warmup: int, runs: int) -> tuple[np.ndarray, np.ndarray]:
+        """Run ``warmup`` times, then ``runs`` times timed as in `run`."""
+        if warmup:
+            self.run(warmup)
+        return self.run(runs)
+
+    def report(self) -> dict[str, float]:
+        """Fields of the `LoadReport` that the runtime itself knows better than its process; asked after two runs."""
+        return {}
 
     def trace(self, runs: int) -> NodeTrace:
         """Time the nodes over ``runs`` runs; only where "trace" is among the device's capabilities."""
@@ -137,6 +154,26 @@ class Runtime(ABC):
         """Nanoseconds of a fixed piece of work on the processor that runs the models; None where there is none."""
         return None
 
+    def environment(self) -> dict[str, Any]:
+        """Hardware and system that run the models, with the keys of :func:`hwnas.devices.provenance.environment`."""
+        from .provenance import environment
+
+        return environment()
+
+    def conditions(self) -> dict[str, Any]:
+        """What changes meanwhile and times depend on, as JSON data; asked once a round.
+
+        A sentence under "doubt" is shown to the user.
+        """
+        return {}
+
+    def close(self) -> None:
+        """Clean up outside of this process, within `Device.closing_s`.
+
+        Called once, before the process ends; also from another thread while a model runs.
+        """
+        return
+
     def now(self) -> float:
         """Unix time in seconds; a simulated runtime has its own."""
         from time import time
@@ -149,10 +186,12 @@ class Device(ABC):
 
     Class attributes name what does not depend on the settings: ``name``; ``unit`` ("ms" or "MMACs"); ``format`` of the
     artifacts it loads; ``exact`` (values are computed, nothing is timed); ``dtypes`` it has; ``capabilities``
-    ("trace"); ``settings_type``; ``for_testing`` (not listed to users).
+    ("trace"); ``settings_type``; ``connections``, the names of what it takes to reach it, on which times do not depend
+    and which is in no table; ``closing_s`` and ``pause_s``, how long its agent may take to clean up, and may pause
+    within a request; ``for_testing`` (not listed to users).
 
     Raises:
-        DeviceError: settings that this device does not have.
+        DeviceError: settings or connections that this device does not have.
     """
 
     name: ClassVar[str]
@@ -162,9 +201,17 @@ class Device(ABC):
     dtypes: ClassVar[tuple[str, ...]] = ("fp32",)
     capabilities: ClassVar[frozenset[str]] = frozenset()
     settings_type: ClassVar[type[Settings]] = Settings
+    connections: ClassVar[tuple[str, ...]] = ()
+    closing_s: ClassVar[float] = 0.0
+    pause_s: ClassVar[float] = 0.0
     for_testing: ClassVar[bool] = False
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, connection: Mapping[str, Any] | None = None) -> None:
+        self.connection = {name: value for name, value in (connection or {}).items() if value is not None}
+        foreign = sorted(set(self.connection) - set(self.connections))
+        if foreign:
+            takes = ", ".join(self.connections) or "none"
+            raise DeviceError(f"device {self.name!r} has no connection option {foreign[0]!r}; it takes: {takes}")
         self.settings = settings if settings is not None else self.settings_type()
         if not isinstance(self.settings, self.settings_type):
             wanted = self.settings_type.__name__
@@ -185,6 +232,14 @@ class Device(ABC):
     def unavailable(cls) -> Unavailable | None:
         """Why the device cannot be used on this machine; None if it can. Must be cheap: no runtime is imported."""
         return None
+
+    def check_machine(self) -> None:
+        """Refuse settings that the machine at hand cannot fulfil; called where the agent runs.
+
+        Raises:
+            DeviceError: more threads than CPUs.
+        """
+        check_threads(self.settings)
 
     @abstractmethod
     def runtime(self) -> Runtime:
@@ -221,7 +276,7 @@ class Device(ABC):
             missing = self.unavailable()
             if missing is not None:
                 raise DeviceError(f"device {self.name!r} cannot be used here: {missing.reason}; {missing.mend}")
-            check_threads(self.settings)
+            self.check_machine()
         return Session(self, agent=agent, agent_python=agent_python, timeout_s=timeout_s, memory_mb=memory_mb)
 
     def _refuse(self, why: str, instead: str) -> NoReturn:

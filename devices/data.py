@@ -1,9 +1,10 @@
-"""What passes between a device and those who measure on it: plain data, and the two errors."""
+"""What passes between a device and those who measure on it: plain data, and the errors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,30 @@ class DeviceError(HwnasError):
     """A device that does not exist, cannot be used here, or was asked for something it does not have."""
 
 
-class WorkloadFailed(HwnasError):
-    """One workload cannot be loaded or run; the others are not affected."""
+class DeviceLost(DeviceError):
+    """The device went away in the middle; no workload is to blame, and what was measured before holds."""
 
-    def __init__(self, id: str, reason: str) -> None:
+
+class OutputUnreadable(DeviceError):
+    """A tool on the device printed something that cannot be understood.
+
+    Attributes:
+        output: what it printed, to be kept.
+    """
+
+    def __init__(self, message: str, output: str) -> None:
+        super().__init__(message)
+        self.output = output
+
+
+class WorkloadFailed(HwnasError):
+    """One workload cannot be loaded or run; the others are not affected. ``output`` as in `OutputUnreadable`."""
+
+    def __init__(self, id: str, reason: str, output: str = "") -> None:
         super().__init__(f"{id}: {reason}")
         self.id = id
         self.reason = reason
+        self.output = output
 
 
 @dataclass(frozen=True)
@@ -76,8 +94,9 @@ class Samples:
     """The timed runs of one visit.
 
     Attributes:
-        wall: int64 nanoseconds, shape (runs,), wall clock.
-        cpu: int64 nanoseconds, shape (runs,), CPU clock of the thread that runs the model.
+        wall: int64 nanoseconds, shape (runs,), wall clock; (1,), their mean, where the runtime tells no more.
+        cpu: int64 nanoseconds, CPU clock of the thread that runs the model; the same shape, or empty where there is
+            no such clock.
         started: Unix time in seconds at which the visit began.
         reference: int64 nanoseconds of the runtime's reference before and after the visit, shape (2,); empty where
             there is none.
@@ -98,17 +117,29 @@ class Round:
         failures: id -> reason, for workloads that failed twice; they are no longer loaded.
         preemptions: involuntary context switches of the measuring thread during the round.
         load: the machine's one-minute load average at the end of the round (0.0 where unknown).
+        conditions: of the device at the end of the round (see `Runtime.conditions`).
+        outputs: id -> what a tool printed, for failures that come from output that cannot be understood.
+        lost: how the device went away before the end of the round.
     """
 
     samples: dict[str, Samples]
     failures: dict[str, str]
     preemptions: int
     load: float
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    lost: str = ""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What loading a workload took. Memory is what the agent's peak rose by, in MB (NaN where unknown)."""
+    """What loading a workload took. Memory is what the agent's peak rose by, in MB (NaN where unknown).
+
+    Attributes:
+        delegate: what is to run the model's operators in place of the runtime's own kernels, where there is such a
+            thing ("XNNPACK"), and of how many ``operators`` it runs so many (``delegated``).
+        left: names of the operators that it does not run, each once.
+    """
 
     load_ms: float
     first_run_ms: float
@@ -117,6 +148,10 @@ class LoadReport:
     load_peak_mb: float = float("nan")
     first_run_peak_mb: float = float("nan")
     warm_run_peak_mb: float = float("nan")
+    delegate: str = ""
+    operators: int | None = None
+    delegated: int | None = None
+    left: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from .base import DeviceError, Settings
+from .base import Device, DeviceError, DeviceLost
 from .protocol import PROTOCOL_VERSION, Channel, ProtocolError, StreamClosed, StreamTimeout
 
 STARTUP_S = 30.0
@@ -27,7 +27,11 @@ class AgentLost(Exception):
 
 
 class AgentRefused(Exception):
-    """The agent lives and says why it could not do what it was asked."""
+    """The agent lives and says why it could not do what it was asked; ``output`` as in `OutputUnreadable`."""
+
+    def __init__(self, reason: str, output: str = "") -> None:
+        super().__init__(reason)
+        self.output = output
 
 
 def agent_command(device: str, agent: str | None, agent_python: str | None, memory_mb: int | None) -> list[str]:
@@ -55,7 +59,7 @@ class AgentProcess:
         DeviceError: it cannot be started, is of another version, or has no such device.
     """
 
-    def __init__(self, command: Sequence[str], settings: Settings, timeout_s: float) -> None:
+    def __init__(self, command: Sequence[str], device: Device, timeout_s: float) -> None:
         self._command = shlex.join(command)
         try:
             self._process = subprocess.Popen(
@@ -70,14 +74,15 @@ class AgentProcess:
             raise DeviceError(f"cannot start the agent {self._command}: {error.strerror or error}") from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._finalizer = weakref.finalize(self, _end, self._process)
+        self._finalizer = weakref.finalize(self, _end, self._process, device.closing_s)
+        self._closing_s = device.closing_s
         self._stderr: deque[str] = deque(maxlen=LAST_LINES)
         self._drain = threading.Thread(target=_drain, args=(self._process.stderr, self._stderr), daemon=True)
         self._drain.start()
         os.set_blocking(self._process.stdin.fileno(), False)
         self._channel = Channel(self._process.stdout.fileno(), self._process.stdin.fileno())
         try:
-            self._greet(settings, max(timeout_s, STARTUP_S))
+            self._greet(device, max(timeout_s, STARTUP_S))
         except BaseException:
             self.kill()
             raise
@@ -100,6 +105,7 @@ class AgentProcess:
         Raises:
             AgentRefused: with the agent's reason; it can be asked again.
             AgentLost: it died or did not answer in time; it has been killed.
+            DeviceLost: it lives, but what it measures on has gone.
         """
         try:
             self._channel.send(header, blobs, timeout_s)
@@ -116,7 +122,8 @@ class AgentProcess:
             self.kill()
             raise
         if not answer.get("ok"):
-            raise AgentRefused(str(answer.get("error", "no reason given")))
+            reason = str(answer.get("error", "no reason given"))
+            raise DeviceLost(reason) if answer.get("lost") else AgentRefused(reason, str(answer.get("output", "")))
         return answer, data
 
     def close(self) -> None:
@@ -126,20 +133,21 @@ class AgentProcess:
         with contextlib.suppress(ProtocolError):
             self._channel.send({"op": "quit"}, timeout_s=0.1)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.5)
+            self._process.wait(0.5 + self._closing_s)
         self.kill()
 
     def kill(self) -> None:
-        """End it and all that it started, now."""
+        """End it and all that it started, as soon as it has cleaned up."""
         self._finalizer()
         self._drain.join(1.0)
 
-    def _greet(self, settings: Settings, timeout_s: float) -> None:
+    def _greet(self, device: Device, timeout_s: float) -> None:
         try:
             hello, _ = self._channel.receive(timeout_s)
             if hello.get("hello") != "hwnas" or hello.get("hwnas") != __version__:
                 self._refuse(f"it is hwnas {hello.get('hwnas')}, this is hwnas {__version__}", _SAME_VERSION)
-            self._channel.send({"settings": settings.as_dict()}, timeout_s=timeout_s)
+            start = {"settings": device.settings.as_dict(), "connection": device.connection}
+            self._channel.send(start, timeout_s=timeout_s)
             answer, _ = self._channel.receive(timeout_s)
         except StreamTimeout:
             self._refuse(f"no greeting within {timeout_s:.3g} s{self._quote()}", "it must start a Python with hwnas")
@@ -183,8 +191,16 @@ def _drain(stream: Any, lines: deque[str]) -> None:
             lines.append(line.decode(errors="replace").rstrip())
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process with its group; also called when the owner is forgotten, and at exit."""
+def _end(process: subprocess.Popen[bytes], closing_s: float) -> None:
+    """Kill the process with its group; also called when the owner is forgotten, and at exit.
+
+    The end of its input tells it to clean up, for which it has ``closing_s``, whatever it is busy with.
+    """
+    if process.stdin is not None and closing_s:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(closing_s)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -19,10 +19,11 @@ GROUP = "hwnas.devices"
 _BUILT_IN = {
     "cpu": "hwnas.devices.onnxruntime_cpu:OnnxRuntimeCpu",
     "flops": "hwnas.devices.flops:Flops",
+    "mobile": "hwnas.devices.litert:Litert",
     "simulated": "hwnas.testing.simulated:Simulated",
 }
 _FOR_TESTING = ("simulated",)
-_PLANNED = {"mobile": "tflite", "android": "tflite", "gpu": "pt2"}
+_PLANNED = {"android": "tflite", "gpu": "pt2"}
 _NOT_YET = Unavailable("not in this version of hwnas", "use cpu or flops, or a package that adds it")
 
 
@@ -44,12 +45,15 @@ def device_names(*, testing: bool = False) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if testing or name not in _FOR_TESTING))
 
 
-def create(name: str, **settings: Any) -> Device:
+def create(name: str, *, connection: Mapping[str, Any] | None = None, **settings: Any) -> Device:
     """The device of that name; ``gpuN`` is ``gpu`` at batch N. Settings that are None count as not given.
 
+    Args:
+        connection: how the device is reached, such as a serial number: names from its `connections`.
+
     Raises:
-        DeviceError: an unknown name, a device that is not in this version or fails to import, or settings that it does
-            not have.
+        DeviceError: an unknown name, a device that is not in this version or fails to import, or settings or
+            connections that it does not have.
     """
     given = {key: value for key, value in settings.items() if value is not None}
     sized = re.fullmatch(r"gpu([0-9]+)", name)
@@ -62,7 +66,7 @@ def create(name: str, **settings: Any) -> Device:
     foreign = sorted(set(given) - set(known))
     if foreign:
         raise DeviceError(f"device {name!r} has no setting {foreign[0]!r}; it has: {', '.join(known)}")
-    return device_type(device_type.settings_type(**given))
+    return device_type(device_type.settings_type(**given), connection)
 
 
 def status() -> list[DeviceStatus]:

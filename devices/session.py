@@ -11,6 +11,7 @@ from .base import (
     Artifact,
     Device,
     DeviceError,
+    DeviceLost,
     LoadReport,
     NodeTime,
     NodeTrace,
@@ -56,6 +57,7 @@ class Session:
         self._present: set[str] = set()
         self._run_s: dict[str, float] = {}
         self._closed = False
+        self._lost = ""
         self._agent = self._start()
 
     def __enter__(self) -> Session:
@@ -100,7 +102,8 @@ class Session:
             report = self._load(id, artifact)
         except (AgentLost, AgentRefused) as error:
             if isinstance(error, AgentRefused) and not str(error).startswith(_MEMORY):
-                raise WorkloadFailed(id, str(error)) from None  # the runtime's own verdict: it would be the same again
+                # the runtime's own verdict: it would be the same again
+                raise WorkloadFailed(id, str(error), error.output) from None
             report = self._load_after_failure(id, artifact, str(error))
         self._artifacts.put(id, artifact)
         self._failed.pop(id, None)
@@ -115,8 +118,11 @@ class Session:
     def round(self, ids: Sequence[str], *, warmup: int = 2, runs: int = 3) -> Round:
         """Visit the workloads in the given order: ``warmup`` untimed and ``runs`` timed runs each.
 
+        Where the device goes away in the middle, what was visited until then is returned, and the next call raises.
+
         Raises:
             DeviceError: an id that was never loaded or is given twice; no runs; or an agent that cannot be restarted.
+            DeviceLost: the device has gone.
         """
         self._check_round(ids, warmup, runs)
         self._restore()
@@ -127,16 +133,21 @@ class Session:
         except AgentLost as error:
             result, errors = Round({}, {}, 0, 0.0), dict.fromkeys(asked, str(error))
         samples = dict(result.samples)
+        outputs: dict[str, str] = {}
         preemptions = result.preemptions
-        for id in errors:
-            alone = self._round_alone(id, warmup, runs)
-            samples.update(alone.samples)
-            failures.update(alone.failures)
-            preemptions += alone.preemptions
-        if errors:
-            self._restore()
+        try:
+            for id in errors:
+                alone = self._round_alone(id, warmup, runs)
+                samples.update(alone.samples)
+                failures.update(alone.failures)
+                outputs.update(alone.outputs)
+                preemptions += alone.preemptions
+            if errors:
+                self._restore()
+        except DeviceLost as error:
+            self._lost = str(error)
         ordered = {id: samples[id] for id in ids if id in samples}
-        return Round(ordered, failures, preemptions, result.load)
+        return Round(ordered, failures, preemptions, result.load, result.conditions, outputs, self._lost)
 
     def trace(self, id: str, *, runs: int = 50) -> NodeTrace:
         """Time the single nodes of a loaded workload.
@@ -173,7 +184,7 @@ class Session:
 
     def _start(self) -> AgentProcess:
         self._present.clear()
-        return AgentProcess(self._command, self.device.settings, self._timeout_s)
+        return AgentProcess(self._command, self.device, self._timeout_s)
 
     def _restart(self) -> None:
         self._agent.kill()
@@ -183,6 +194,8 @@ class Session:
         """Have a living agent with every workload in it; one that cannot be loaded again is given up."""
         if self._closed:
             raise DeviceError("the session is closed")
+        if self._lost:
+            raise DeviceLost(self._lost)
         if not self._agent.alive:
             self._restart()
         missing = [id for id in self._artifacts if id not in self._present]
@@ -227,14 +240,18 @@ class Session:
         limit = self._patience(ids, warmup + runs)
         header = {"op": "round", "ids": list(ids), "warmup": warmup, "runs": runs}
         answer, (wall, cpu) = self._ask(header, timeout_s=limit)
-        clocks = [np.frombuffer(data, "<i8").astype(np.int64).reshape(-1, runs) for data in (wall, cpu)]
         errors = {visit["id"]: visit["error"] for visit in answer["visits"] if "error" in visit}
+        outputs = {visit["id"]: visit["output"] for visit in answer["visits"] if visit.get("output")}
         good = [visit for visit in answer["visits"] if "error" not in visit]
+        clocks = [_split(data, [visit["sizes"][i] for visit in good]) for i, data in enumerate((wall, cpu))]
         samples = {
             visit["id"]: Samples(wall_ns, cpu_ns, visit["started"], np.array(visit["reference"], np.int64))
             for visit, wall_ns, cpu_ns in zip(good, *clocks, strict=True)
         }
-        return Round(samples, {}, answer["preemptions"], answer["load"]), errors
+        self._lost = answer["lost"]
+        if self._lost:
+            errors.clear()
+        return Round(samples, {}, answer["preemptions"], answer["load"], answer["conditions"], outputs), errors
 
     def _round_alone(self, id: str, warmup: int, runs: int) -> Round:
         """The second chance: the only workload in the agent. A failure gives the workload up."""
@@ -248,7 +265,7 @@ class Session:
         self._forget(id)
         for failed, reason in errors.items():
             self._give_up(failed, reason)
-        return Round(result.samples, errors, result.preemptions, result.load)
+        return Round(result.samples, errors, result.preemptions, result.load, outputs=result.outputs)
 
     def _forget(self, id: str) -> None:
         """Take a workload out of the agent, which may be dead."""
@@ -273,7 +290,7 @@ class Session:
 
     def _patience(self, ids: Iterable[str], runs: int) -> float:
         known = sum(self._run_s[id] for id in ids)
-        return min(FLOOR_S, self._timeout_s) + PATIENCE * runs * known
+        return min(FLOOR_S, self._timeout_s) + self.device.pause_s + PATIENCE * runs * known
 
     def _check_round(self, ids: Sequence[str], warmup: int, runs: int) -> None:
         unknown = [id for id in ids if id not in self._artifacts and id not in self._failed]
@@ -283,3 +300,8 @@ class Session:
             raise DeviceError("a round visits each workload once; an id is given twice")
         if warmup < 0 or runs < 1:
             raise DeviceError(f"a round needs at least one run and no negative warm-ups, not {warmup} + {runs}")
+
+
+def _split(data: bytes, sizes: Sequence[int]) -> list[np.ndarray]:
+    """Nanoseconds of several visits, of so many runs each."""
+    return np.split(np.frombuffer(data, "<i8").astype(np.int64), np.cumsum(sizes)[:-1]) if sizes else []

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..devices.base import Device, DeviceError, check_threads
+from ..devices.base import Device, DeviceError
 from ..devices.registry import create
 from ..errors import HwnasError
 from ..predictors.agreement import check_device
@@ -132,7 +132,7 @@ def _device(config: SearchConfig, predictor: Predictor | None) -> Device:
     name = config.device or (origin.device if origin is not None else None)
     if name is None:
         raise DeviceError("no device is named to measure the result on: give --device")
-    settings = {"batch": config.batch, "threads": config.threads, "dtype": config.dtype}
+    settings: dict[str, Any] = {"batch": config.batch, "threads": config.threads, "dtype": config.dtype}
     if origin is not None and name == origin.device:
         known = {key: origin.settings.get(key) for key in (*settings, "optimization")}
         settings = known | {key: value for key, value in settings.items() if value is not None}
@@ -141,7 +141,7 @@ def _device(config: SearchConfig, predictor: Predictor | None) -> Device:
         missing = device.unavailable()
         if missing is not None:
             raise DeviceError(f"device {name!r} cannot be used here: {missing.reason}; {missing.mend}")
-        check_threads(device.settings)
+        device.check_machine()
     if predictor is not None:
         check_device(predictor, device)
     return device

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.base import Artifact, Device, DeviceError, Model, Runtime, Settings
+from ..devices.base import Artifact, Device, DeviceError, DeviceLost, Model, OutputUnreadable, Runtime, Settings
 
-FAULTS = ("crash", "segv", "hang", "memory", "error", "print")
+FAULTS = ("crash", "segv", "hang", "memory", "error", "print", "lost", "unreadable")
 EPOCH = 1.7e9  # Unix time at which every simulated session begins
 COLD = 0.2  # a run after another workload's is this much slower
 
@@ -188,7 +188,24 @@ def _print() -> None:
     os.write(1, b"and one that writes to descriptor 1\n")
 
 
-_FAULTS = {"crash": _crash, "segv": _segv, "hang": _hang, "memory": _exhaust, "error": _error, "print": _print}
+def _lost() -> None:
+    raise DeviceLost("the simulated device has gone")
+
+
+def _unreadable() -> None:
+    raise OutputUnreadable("the simulated tool's output cannot be understood", "count=many")
+
+
+_FAULTS = {
+    "crash": _crash,
+    "segv": _segv,
+    "hang": _hang,
+    "memory": _exhaust,
+    "error": _error,
+    "print": _print,
+    "lost": _lost,
+    "unreadable": _unreadable,
+}
 
 
 def _table(source: Mapping[str, float] | str | None) -> dict[str, float]:

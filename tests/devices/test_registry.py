@@ -22,7 +22,7 @@ def test_status_says_what_can_be_used_and_what_would_mend_the_rest() -> None:
     assert lines["cpu"].available
     assert (lines["cpu"].unit, lines["cpu"].format) == ("ms", "onnx")
     assert lines["flops"].unit == "MMACs"
-    for name in ("mobile", "android", "gpu"):
+    for name in ("android", "gpu"):
         assert not lines[name].available
         assert lines[name].reason
         assert lines[name].mend
@@ -35,7 +35,7 @@ def test_status_says_what_can_be_used_and_what_would_mend_the_rest() -> None:
         ("", {}, "no device ''"),
         ("gpu8", {}, "'gpu' is not in this version"),
         ("gpu8", {"batch": 2}, "already says the batch"),
-        ("mobile", {}, "not in this version.*use cpu"),
+        ("gpu", {}, "not in this version.*use cpu"),
         ("cpu", {"colour": "red"}, "no setting 'colour'; it has: batch, threads, dtype, optimization"),
         ("cpu", {"batch": 0}, "batch must be a whole number from 1 to 65536, not 0"),
         ("cpu", {"batch": True}, "not True"),
@@ -51,6 +51,12 @@ def test_what_cannot_be_had_is_refused_in_one_line(name: str, settings: dict, me
     with pytest.raises(DeviceError, match=message) as caught:
         create(name, **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_connection_that_a_device_does_not_take_is_refused() -> None:
+    assert create("cpu", connection={"serial": None}).connection == {}
+    with pytest.raises(DeviceError, match="'cpu' has no connection option 'serial'; it takes: none"):
+        create("cpu", connection={"serial": "123"})
 
 
 def test_settings_that_are_none_count_as_not_given() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hwnas.devices import Artifact, DeviceError, WorkloadFailed, create
+from hwnas.devices import Artifact, DeviceError, DeviceLost, WorkloadFailed, create
 
 Make = Callable[..., Artifact]
 
@@ -270,3 +270,88 @@ def test_more_threads_than_cpus_are_refused_on_both_sides() -> None:
         device.open()
     with pytest.raises(DeviceError, match=r"CPUs usable here.*not 4096"):
         device.open(agent_python=sys.executable)
+
+
+def test_a_device_that_goes_away_costs_no_workload_and_nothing_that_was_measured(
+    ops_artifact: Make, tmp_path: Path
+) -> None:
+    device = create("simulated", faults={"b": "lost"}, fault_after=2)
+    with device.open() as session:
+        for id in ("a", "b", "c"):
+            session.load(id, ops_artifact())
+        result = session.round(["a", "b", "c"])
+        assert list(result.samples) == ["a"]
+        assert result.failures == {}
+        assert result.lost == "the simulated device has gone"
+        with pytest.raises(DeviceLost, match="has gone"):
+            session.round(["a"])
+    with create("simulated", faults={"b": "lost"}).open() as session, pytest.raises(DeviceLost):
+        session.load("b", ops_artifact())
+
+
+def test_output_that_cannot_be_understood_reaches_the_host(ops_artifact: Make) -> None:
+    with create("simulated", faults={"b": "unreadable"}, fault_after=2).open() as session:
+        for id in ("a", "b"):
+            session.load(id, ops_artifact())
+        result = session.round(["a", "b"])
+    assert list(result.samples) == ["a"]
+    assert "cannot be understood" in result.failures["b"]
+    assert result.outputs == {"b": "count=many"}
+    with create("simulated", faults={"b": "unreadable"}).open() as session:
+        with pytest.raises(WorkloadFailed) as caught:
+            session.load("b", ops_artifact())
+        assert caught.value.output == "count=many"
+
+
+SLOW_TO_END = """
+import time
+from pathlib import Path
+from hwnas.testing.simulated import Simulated, SimulatedRuntime
+class Runtime(SimulatedRuntime):
+    def __init__(self, settings, connection):
+        super().__init__(settings)
+        self.where = Path(connection["witness"])
+    def close(self):
+        time.sleep(0.2)
+        self.where.write_text("cleaned up")
+class Tidy(Simulated):
+    name, connections, closing_s = "tidy", ("witness",), 5.0
+    def runtime(self):
+        return Runtime(self.settings, self.connection)
+"""
+
+
+@pytest.mark.parametrize("how", ["close", "interrupted", "host killed"])
+def test_an_agent_cleans_up_however_it_ends(how: str, tmp_path: Path) -> None:
+    (tmp_path / "tidy.py").write_text(SLOW_TO_END)
+    info = tmp_path / "tidy-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tidy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hwnas.devices]\ntidy = tidy:Tidy\n")
+    witness = tmp_path / "witness"
+    code = f"""
+        import os, signal, sys, time
+        from hwnas.devices import create
+        from hwnas.devices.base import Artifact
+        with create("tidy", connection={{"witness": {str(witness)!r}}}, faults={{"*": "hang"}}).open() as session:
+            assert "witness" not in str(session.describe())
+            if {how!r} == "close":
+                sys.exit()
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            if {how!r} == "host killed":
+                signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            session.load("x", Artifact("ops", b"{{}}", (), "", "ops"))
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    for _ in range(200):
+        if witness.exists() and witness.read_text():
+            break
+        time.sleep(0.05)
+    assert witness.read_text() == "cleaned up"
