@@ -126,7 +126,7 @@ class Model(ABC):
             self.run(warmup)
         return self.run(runs)
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, Any]:
         """Fields of the `LoadReport` that the runtime itself knows better than its process; asked after two runs."""
         return {}
 
