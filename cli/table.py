@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ..profiler.delegation import delegation
 from ..profiler.table import LatencyTable
 from ..profiler.table_export import FORMATS, diff_tables, export_table, row_dict
 from ..profiler.table_schema import KINDS, PENDING, WORKLOADS, Row
@@ -53,8 +54,10 @@ def show(
         rows = _sorted([row for row in opened.rows() if row.kind in (WORKLOADS if kind == "" else (kind,))], sort)
         about = json.loads(opened.provenance.to_json())
         calibration, sessions = opened.calibration, opened.sessions()
+        delegated = delegation(opened.rows())
     known = {name: value for name, value in about.items() if value not in ("", {}, None)}
     environment = known.pop("environment", {})
+    known |= {"delegated": str(delegated)} if delegated else {}
     output.table(("", "provenance"), [(n, _flat(v)) for n, v in (*known.items(), *_machine(environment).items())])
     output.table(
         ("key", "latency", "low", "high", "visits", "runs", "status", "reason"),
@@ -71,6 +74,7 @@ def show(
             "n": len(rows),
             "pending": [row.key for row in rows if row.status == PENDING],
             "calibration": calibration,
+            "delegation": delegated and delegated.as_dict(),
             "sessions": [{"session": number, **environment} for number, environment in sessions.items()],
             "rows": [{**row_dict(row), "kind": row.kind, "phases": row.phases} for row in rows],
         }

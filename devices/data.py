@@ -153,6 +153,11 @@ class LoadReport:
     delegated: int | None = None
     left: Sequence[str] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """What is known of it, as JSON data."""
+        told = {name: list(value) if name == "left" else value for name, value in vars(self).items()}
+        return {name: value for name, value in told.items() if value == value and value not in (None, "", [])}
+
 
 @dataclass(frozen=True)
 class NodeTime:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from .additive import AdditiveModel, MissingKeys
 from .artifacts import Lowerer
 from .bench import AnyBench, OutOfTime, describe, open_bench, open_session
 from .calibration import COMBINED, Calibration, calibrate, combined
+from .delegation import delegation
 from .designs import designed, held_out, uniform
 from .networks import NetworkSet, in_context_values
 from .profile_request import Method, ProfileRequest, ProfileResult
@@ -170,10 +170,10 @@ class _Profile:
             *(k for k in untraced if self.networks.roles[k] == "calibration"),
         }
         artifacts = {key: partial(self.networks.artifact, key) for key in keys if key in wanted}
-        self._timed("load networks", lambda: bench.load(artifacts, "load networks"))
+        self.reports |= self._timed("load networks", lambda: bench.load(artifacts, "load networks"))
         estimates = self._timed("networks", lambda: bench.networks(keys))
         for key, estimate in estimates.items():
-            table.finish(key, latency=estimate.value, low=estimate.low, high=estimate.high)
+            table.finish(key, latency=estimate.value, low=estimate.low, high=estimate.high, phases=self._phases(key))
         return {key: e.value for key, e in estimates.items()}
 
     @property
@@ -239,12 +239,12 @@ class _Profile:
                     phases=self._phases(key),
                 )
 
-    def _phases(self, key: str) -> dict[str, float] | None:
-        """Time and peak memory of lowering, load, first and warm run; NaN (unknown) left out."""
+    def _phases(self, key: str) -> dict[str, Any] | None:
+        """Time and peak memory of lowering, load, first and warm run, and what was delegated, as far as known."""
         if key not in self.reports:
             return None
-        phases = {**self.lowerer.costs.get(self.keys[key].digest, {}), **asdict(self.reports[key])}
-        return {name: value for name, value in phases.items() if value == value}
+        lowering = self.lowerer.costs.get(self.keys[key].digest, {}) if key in self.keys else {}
+        return {**lowering, **self.reports[key].as_dict()}
 
     def _note_conditions(self, bench: AnyBench, table: LatencyTable) -> None:
         drift = bench.canary_drift()
@@ -255,6 +255,9 @@ class _Profile:
             )
 
     def _result(self, table: LatencyTable, calibration: Calibration | None) -> ProfileResult:
+        delegated = delegation(table.rows())
+        if delegated is not None and delegated.doubt:
+            self.doubts.append(delegated.doubt)
         rows = [row for row in table.rows() if row.key in self.keys]
         failed = {row.key: row.reason for row in rows if row.status == "failed"}
         unconverged = [row.key for row in rows if row.status in ("unconverged", "pending")]
