@@ -49,6 +49,7 @@ class Phone:
     """
 
     def __init__(self, tools: Path, folder: Path) -> None:
+        self.serial = ""
         self.path = folder / "path"
         self._adbd = tools / "adbd"
         self._daemons: dict[int, subprocess.Popen[bytes]] = {}

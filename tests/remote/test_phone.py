@@ -48,5 +48,5 @@ def test_nobody_outside_reaches_it(phone: Any) -> None:
     daemon = phone.adb("-s", phone.serial, "shell", "cat /proc/$PPID/status")
     assert "Seccomp:\t2" in daemon
     code = "import socket; socket.socket(socket.AF_VSOCK)"
-    command = [sys.executable, Path(__file__).with_name("phone.py"), "run", sys.executable, "-c", code]
+    command = [sys.executable, str(Path(__file__).with_name("phone.py")), "run", sys.executable, "-c", code]
     assert "Address family not supported" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
