@@ -1,12 +1,14 @@
-"""Artifacts for the tests of the devices: real ONNX models, and lists of operators."""
+"""Artifacts for the tests of the devices: real ONNX and TFLite models, and lists of operators."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as tflite
 from hwnas.devices import Artifact, TensorSpec
 from onnx import TensorProto, helper, numpy_helper
 
@@ -55,6 +57,97 @@ def _ops_artifact(macs: int = 10_000_000, **more: object) -> Artifact:
     return Artifact("ops", json.dumps(data).encode(), (), f"digest{macs}", "ops")
 
 
+class TfliteModel:
+    """A TFLite model of one input and one output, operator by operator."""
+
+    def __init__(self, shape: tuple[int, ...] = (1, 16, 16, 3), dtype: str = "FLOAT32", name: str = "x") -> None:
+        self.codes: list[tuple[int, str]] = []
+        self.buffers = [tflite.BufferT()]
+        self.graph = tflite.SubGraphT()
+        self.graph.tensors, self.graph.operators = [], []
+        self.last = self.tensor(name, shape, dtype)
+        self.graph.inputs = [self.last]
+        self.signature = ""
+
+    def tensor(self, name: str, shape: tuple[int, ...], dtype: str = "FLOAT32", data: np.ndarray | None = None) -> int:
+        tensor = tflite.TensorT()
+        tensor.name, tensor.shape, tensor.type = name, list(shape), getattr(tflite.TensorType, dtype)
+        if data is not None:
+            tensor.buffer = len(self.buffers)
+            self.buffers.append(tflite.BufferT())
+            self.buffers[-1].data = np.frombuffer(data.tobytes(), np.uint8)
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def op(self, kind: str, inputs: list[int], output: int, custom: str = "", **options: object) -> None:
+        code = (getattr(tflite.BuiltinOperator, kind), custom)
+        if code not in self.codes:
+            self.codes.append(code)
+        operator = tflite.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = self.codes.index(code), inputs, [output]
+        if options:
+            name = options.pop("of")
+            operator.builtinOptionsType = getattr(tflite.BuiltinOptions, str(name))
+            operator.builtinOptions = getattr(tflite, f"{name}T")()
+            vars(operator.builtinOptions).update(options)
+        self.graph.operators.append(operator)
+        self.last = output
+
+    def conv(self, width: int, activation: str = "RELU6") -> TfliteModel:
+        """3x3, of the same height and width."""
+        rng = np.random.default_rng(0)
+        *outer, depth = self.graph.tensors[self.last].shape
+        weights = rng.standard_normal((width, 3, 3, depth)).astype(np.float32)
+        inputs = [self.last, self.tensor("w", weights.shape, data=weights)]
+        inputs.append(self.tensor("b", (width,), data=np.ones(width, np.float32)))
+        options = {"strideH": 1, "strideW": 1, "padding": tflite.Padding.SAME, "of": "Conv2DOptions"}
+        options["fusedActivationFunction"] = getattr(tflite.ActivationFunctionType, activation)
+        self.op("CONV_2D", inputs, self.tensor("y", (*outer, width)), **options)
+        return self
+
+    def same(self, kind: str, custom: str = "", **options: object) -> TfliteModel:
+        """An operator that keeps the shape."""
+        last = self.graph.tensors[self.last]
+        dtype = next(name for name, value in vars(tflite.TensorType).items() if value == last.type)
+        self.op(kind, [self.last], self.tensor("z", tuple(last.shape), dtype), custom, **options)
+        return self
+
+    def table(self, rows: int) -> TfliteModel:
+        """Rows of a table, by number."""
+        data = np.ones((rows, 4), np.float32)
+        shape = (*self.graph.tensors[self.last].shape, 4)
+        inputs = [self.tensor("table", data.shape, data=data), self.last]
+        self.op("GATHER", inputs, self.tensor("rows", shape), of="GatherOptions")
+        return self
+
+    def data(self) -> bytes:
+        model = tflite.ModelT()
+        model.version, model.buffers, model.subgraphs, model.operatorCodes = 3, self.buffers, [self.graph], []
+        self.graph.outputs = [self.last]
+        for kind, custom in self.codes:
+            code = tflite.OperatorCodeT()
+            code.builtinCode, code.deprecatedBuiltinCode, code.version = kind, min(kind, 127), 1
+            code.customCode = custom or None
+            model.operatorCodes.append(code)
+        if self.signature:
+            model.signatureDefs = [tflite.SignatureDefT()]
+            model.signatureDefs[0].signatureKey = "serving_default"
+            for name, index, where in (
+                (self.signature, self.graph.inputs[0], "inputs"),
+                ("output", self.last, "outputs"),
+            ):
+                entry = tflite.TensorMapT()
+                entry.name, entry.tensorIndex = name, index
+                setattr(model.signatureDefs[0], where, [entry])
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def artifact(self, name: str = "x", shape: tuple[int, ...] = (), dtype: str = "float32", high: int = 1) -> Artifact:
+        shape = shape or tuple(self.graph.tensors[self.graph.inputs[0]].shape)
+        return Artifact("tflite", self.data(), (TensorSpec(name, shape, dtype, high),), "d", "emitter")
+
+
 # Helpers reach the tests as fixtures, because test folders are no packages.
 @pytest.fixture
 def conv_net() -> Callable[..., bytes]:
@@ -79,3 +172,8 @@ def ops_artifact() -> Callable[..., Artifact]:
 @pytest.fixture
 def conv() -> Artifact:
     return _onnx_artifact(_conv_net())
+
+
+@pytest.fixture
+def tflite_model() -> type[TfliteModel]:
+    return TfliteModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from hwnas.devices import Artifact, Device, create
@@ -19,6 +20,16 @@ class TestCpu(DeviceConformance):
         self, conv_net: Callable[..., bytes], onnx_artifact: Callable[..., Artifact]
     ) -> Mapping[str, Artifact]:
         return {"narrow": onnx_artifact(conv_net(8)), "wide": onnx_artifact(conv_net(32))}
+
+
+class TestMobile(DeviceConformance):
+    @pytest.fixture
+    def device(self) -> Device:
+        return create("mobile")
+
+    @pytest.fixture
+    def artifacts(self, tflite_model: Callable[..., Any]) -> Mapping[str, Artifact]:
+        return {"narrow": tflite_model().conv(8).artifact(), "wide": tflite_model().conv(32).conv(32).artifact()}
 
 
 class TestSimulated(DeviceConformance):
