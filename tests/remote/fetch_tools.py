@@ -1,6 +1,6 @@
 """Fetches what the tests in this folder need: Debian packages, unpacked beside the system, and the Pythons of boards.
 
-    python tests/remote/fetch_tools.py [ssh] [adb] [arm] [base]
+    python tests/remote/fetch_tools.py [ssh] [adb] [arm] [base] [tflite-runtime]
 
 All of it goes into $HWNAS_TEST_TOOLS, by default .venv/test-tools; nothing is installed. The packages are those of one
 Debian release, whatever this machine runs, and are started with that release's own loader. What cannot be had is
@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("HWNAS_TEST_TOOLS") or ROOT / ".venv/test-tools").absolute()
 RELEASE = "trixie"
+OLD_NUMPY = "numpy<2"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 COMMON = "libc6 libgcc-s1 libzstd1 zlib1g"
 SSH = """openssh-client openssh-server libssl3t64 libselinux1 libpcre2-8-0 libgssapi-krb5-2 libkrb5-3 libkrb5support0
@@ -78,7 +79,7 @@ def arm(folder: Path, packages: str, requirements: tuple[str, ...]) -> None:
     unpack(folder / "root", packages.split(), "arm64")
     (folder / "root/lib").symlink_to("usr/lib")
     unpack(folder / "emulator", ["qemu-user"], "amd64", "./usr/bin/qemu-aarch64")
-    target = (f"--target={folder}/packages", "--only-binary=:all:", *ARM_WHEELS)
+    target = (f"--target={folder}/packages", "--only-binary=:all:", *ARM_WHEELS, f"--constraint={ROOT}/constraints.txt")
     install([sys.executable], *target, *requirements)
     (folder / "packages/hwnas").symlink_to(ROOT)
     (folder / "bin").mkdir()
@@ -93,7 +94,8 @@ def arm(folder: Path, packages: str, requirements: tuple[str, ...]) -> None:
 def base(folder: Path, requirements: tuple[str, ...]) -> None:
     """A Python as on a board: nothing but the base install, the runtimes, and this checkout: ``bin/python``."""
     call(sys.executable, "-m", "venv", folder)
-    install([folder / "bin/python"], *requirements)
+    constraint = () if OLD_NUMPY in requirements else ("--constraint", str(ROOT / "constraints.txt"))
+    install([folder / "bin/python"], *constraint, *requirements)
     (site,) = folder.glob("lib/python*/site-packages")
     (folder / "link").mkdir()
     (folder / "link/hwnas").symlink_to(ROOT)
@@ -153,7 +155,7 @@ def mirror() -> str:
 
 
 def install(python: list[str | Path], *arguments: str) -> None:
-    options = ("--quiet", "--no-input", "--disable-pip-version-check", "--constraint", ROOT / "constraints.txt")
+    options = ("--quiet", "--no-input", "--disable-pip-version-check")
     call(*python, "-m", "pip", "install", *options, *arguments)
 
 
@@ -176,6 +178,7 @@ GROUPS: dict[str, tuple[Callable[..., None], *tuple[object, ...]]] = {
     "adb": (programs, f"{COMMON} {ADB}", "usr/bin/adb usr/sbin/adbd"),
     "arm": (arm, f"{COMMON} {ARM}", requirements("mobile")),
     "base": (base, requirements("cpu", "mobile")),
+    "tflite-runtime": (base, (*requirements(), "tflite-runtime==2.14.0", OLD_NUMPY)),
 }
 
 if __name__ == "__main__":
