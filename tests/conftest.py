@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the reference data in {folder} (set HWNAS_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tflite_runtime() -> Path:
+    """A Python with tflite-runtime and this checkout, made on first use; skip where it cannot be had."""
+    tools = Path(os.environ.get("HWNAS_TEST_TOOLS") or ROOT / ".venv/test-tools").absolute()
+    if not (tools / "tflite-runtime.complete").is_file():
+        command = [sys.executable, str(ROOT / "tests/remote/fetch_tools.py"), "tflite-runtime"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False).stdout
+        if not (tools / "tflite-runtime.complete").is_file():
+            pytest.skip(said.strip() or "tflite-runtime cannot be fetched")
+    return tools / "tflite-runtime/bin/python"
 
 
 @pytest.fixture(scope="session", autouse=True)

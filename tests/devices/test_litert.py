@@ -159,6 +159,22 @@ def test_an_operator_beside_a_delegated_part_is_not_counted_as_part_of_it() -> N
     assert delegation(operators)["left"] == ["A", "B", "C", "D"]
 
 
+# -- tflite-runtime, in an environment of its own
+
+
+def test_an_agent_with_tflite_runtime(tflite_runtime: Path, tflite_model: Make) -> None:
+    with create("mobile").open(agent_python=str(tflite_runtime)) as session:
+        runtime = session.describe()["runtime"]
+        assert (runtime["name"], runtime["version"], runtime["delegate"]) == ("tflite-runtime", "2.14.0", "XNNPACK")
+        assert runtime["numpy"].startswith("1.")
+        model = tflite_model().conv(4).conv(4, activation="SIGN_BIT")
+        report = session.load("some", model.artifact())
+        assert (report.operators, report.delegated, report.left) == (2, 1, ["CONV_2D"])
+        with pytest.raises(WorkloadFailed, match="SIGSEGV|Flatbuffer"):  # it reads models unchecked
+            session.load("cut", Artifact("tflite", model.data()[:300], model.artifact().inputs, "d", "emitter"))
+        assert session.round(["some"]).samples
+
+
 # -- what is no model
 
 
