@@ -170,7 +170,7 @@ def test_an_agent_with_tflite_runtime(tflite_runtime: Path, tflite_model: Make) 
         model = tflite_model().conv(4).conv(4, activation="SIGN_BIT")
         report = session.load("some", model.artifact())
         assert (report.operators, report.delegated, report.left) == (2, 1, ["CONV_2D"])
-        with pytest.raises(WorkloadFailed, match="SIGSEGV|Flatbuffer"):  # it reads models unchecked
+        with pytest.raises(WorkloadFailed):  # it reads models unchecked: this may end the agent
             session.load("cut", Artifact("tflite", model.data()[:300], model.artifact().inputs, "d", "emitter"))
         assert session.round(["some"]).samples
 
