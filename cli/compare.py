@@ -12,10 +12,12 @@ from .measuring import (
     AgentPython,
     Architectures,
     Batch,
+    CalibrationSource,
     Dtype,
     MoreArchitectures,
     Predictor,
     Threads,
+    calibration_data,
     create_device,
     file_name,
     read_architectures,
@@ -53,6 +55,7 @@ def compare(
     batch: Batch = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    calibration: CalibrationSource = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
     quiet: Quiet = False,
@@ -86,6 +89,7 @@ def compare(
         visits=visits,
         agent=agent,
         agent_python=agent_python,
+        calibration=calibration_data(calibration, asked, on),
     )
     with keeping(f"what was measured is kept in {folder}; the same command goes on from there within an hour"):
         with output.progress() as progress:

@@ -14,7 +14,9 @@ from .common import UsageProblem
 
 if TYPE_CHECKING:
     from ..devices.base import Device
+    from ..profiler.calibration_data import CalibrationData
     from ..spaces.architecture import Architecture
+    from ..spaces.space import SearchSpace
 
 Batch = Annotated[int | None, typer.Option("--batch", help="Inputs in one inference; default 1.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Threads of the runtime; default 1.")]
@@ -25,6 +27,15 @@ Agent = Annotated[
 ]
 AgentPython = Annotated[
     str | None, typer.Option("--agent-python", metavar="PATH", help="Measure with another Python of this machine.")
+]
+CalibrationSource = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration-data",
+        metavar="DATA",
+        help="Of --dtype int8: images by which the ranges of activations are found, as in --data of `hwnas search`; "
+        "without it random numbers, which do for times.",
+    ),
 ]
 Predictor = Annotated[
     str, typer.Option("--predictor", metavar="P", help="A latency table, another predictor's file, or `flops`.")
@@ -84,6 +95,23 @@ def create_device(
     if name is None:
         raise UsageProblem("--device is missing: this predictor is tied to none")
     return create(name, **given)
+
+
+def calibration_data(spec: str | None, space: SearchSpace, device: Device) -> CalibrationData | None:
+    """What ``--calibration-data`` names; None where it is not given.
+
+    Raises:
+        UsageProblem: the device is to run another precision than int8.
+        HwnasError: there are no such data, or they are of another shape than the space's inputs.
+    """
+    if spec is None:
+        return None
+    if device.settings.dtype != "int8":
+        raise UsageProblem(f"--calibration-data is for --dtype int8; device {device.name!r} is to run "
+                           f"{device.settings.dtype}")  # fmt: skip
+    from ..search.data.calibration import load_calibration_data
+
+    return load_calibration_data(spec, space)
 
 
 def space_option(space: str, arguments: Iterable[str] | None) -> str:

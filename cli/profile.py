@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from .common import Json, Output, Quiet, Space, SpaceArguments, UsageProblem, examples, keeping, load_space, new_app
-from .measuring import Agent, AgentPython, Batch, Dtype, Threads, create_device, file_name, seconds, share
+from .measuring import (
+    Agent,
+    AgentPython,
+    Batch,
+    CalibrationSource,
+    Dtype,
+    Threads,
+    calibration_data,
+    create_device,
+    file_name,
+    seconds,
+    share,
+)
 
 if TYPE_CHECKING:
     from ..devices.base import Device
@@ -21,6 +33,7 @@ app = new_app()
         "hwnas profile --device cpu",
         "hwnas profile --device cpu --space nasbench201 --out nb201.db --budget 2m",
         "hwnas profile --device cpu --space my_net.py:space --space-arg width=0.5 --threads 2",
+        "hwnas profile --device cpu --dtype int8 --space proxyless-small --calibration-data digits:28",
         "hwnas profile --device cpu --agent 'ssh board python3' --out board.db",
     )
 )
@@ -38,6 +51,7 @@ def profile(
     batch: Batch = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    calibration: CalibrationSource = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the visits.")] = 0,
@@ -69,6 +83,7 @@ def profile(
         budget_s=limit,
         agent=agent,
         agent_python=agent_python,
+        calibration=calibration_data(calibration, asked, on),
         seed=seed,
     )
     with keeping(f"what was measured is kept in {path}; the same command goes on from there"):

@@ -36,6 +36,7 @@ class OnnxRuntimeCpu(Device):
 
     name = "cpu"
     format = "onnx"
+    dtypes = ("fp32", "int8")
     capabilities = frozenset({"trace"})
 
     @property

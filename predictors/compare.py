@@ -14,6 +14,7 @@ import numpy as np
 from ..devices.base import Device
 from ..errors import HwnasError
 from ..profiler.calibration import refit_factor
+from ..profiler.calibration_data import CalibrationData
 from ..profiler.designs import held_out
 from ..profiler.metrics import bootstrap, errors
 from ..profiler.progress import Progress, Silent
@@ -40,6 +41,7 @@ class CompareRequest:
         n: networks drawn uniformly. architectures: these instead, where given.
         visits: of each network, spread over the whole run.
         agent, agent_python: where the measuring process runs (see `Device.open`).
+        calibration: by which int8 networks are calibrated; None: by random numbers.
     """
 
     predictor: Predictor
@@ -52,6 +54,7 @@ class CompareRequest:
     agent: str | None = None
     agent_python: str | None = None
     protocol: MeasuringProtocol = field(default_factory=MeasuringProtocol)
+    calibration: CalibrationData | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= 10_000:
@@ -92,6 +95,7 @@ class _Compare:
             protocol=request.protocol,
             seed=request.seed,
             progress=progress,
+            calibration=request.calibration,
         )
         self.networks = self.timer.networks()
         self.then = spread_networks(self.origin, CALIBRATION_NETWORKS)

@@ -19,6 +19,7 @@ from ..devices.session import Session
 from ..errors import HwnasError
 from ..profiler.artifacts import Lowerer
 from ..profiler.bench import AnyBench, describe, open_bench, open_session
+from ..profiler.calibration_data import CalibrationData
 from ..profiler.networks import NetworkSet
 from ..profiler.progress import Progress, Silent
 from ..profiler.protocol import (
@@ -98,6 +99,7 @@ class NetworkTimer:
         origin: of a predictor whose networks these are to be comparable with: they are lowered by its route.
         agent, agent_python: where the measuring process runs (see `Device.open`).
         protocol: how a visit goes. seed: of the orders of visits.
+        calibration: by which int8 networks are calibrated; None: by random numbers.
 
     Attributes:
         about: what the session says of hardware and runtime, once it is open.
@@ -121,11 +123,13 @@ class NetworkTimer:
         protocol: MeasuringProtocol | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        calibration: CalibrationData | None = None,
     ) -> None:
         self.space = space
         self.device = device
         self.folder = folder
-        self.lowerer = Lowerer(space, device.format, device.settings.batch)
+        settings = device.settings
+        self.lowerer = Lowerer(space, device.format, settings.batch, dtype=settings.dtype, calibration=calibration)
         self.about: dict[str, Any] = {}
         self.change: float | None = None
         self.failed: dict[Architecture, str] = {}
@@ -200,7 +204,14 @@ class NetworkTimer:
         self.choose_route(next(iter(networks.architectures.values())))
         _make_folder(self.folder)
         protocol = replace(self._protocol, network_visits=visits)
-        provenance = provenance_of(self.device, self.space, self.lowerer.route, self.about, protocol=protocol.as_dict())
+        provenance = provenance_of(
+            self.device,
+            self.space,
+            self.lowerer.route,
+            self.about,
+            protocol=protocol.as_dict(),
+            calibration=self.lowerer.calibration,
+        )
         seed = self._seed + self._calls
         self._calls += 1
         fresh = {"begun": time.time(), "call": self._calls}

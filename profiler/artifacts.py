@@ -17,7 +17,9 @@ from ..errors import HwnasError
 from ..spaces.architecture import Architecture
 from ..spaces.description import SpaceDescription, Workload
 from ..spaces.space import SearchSpace
+from .calibration_data import CalibrationData
 from .lowering import LoweringError
+from .lowering.precision import PRECISIONS, PrecisionError, Samples, quantise
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -25,15 +27,21 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 5
 """Raised whenever lowering emits something else for the same operators."""
+PRECISION_VERSION = 1
+"""Raised whenever quantising gives something else for the same model."""
+ROUTES = {"onnx": ("emitter", "torch.onnx"), "tflite": ("emitter", "litert-torch")}
+"""Ways to lower to a format: the project's own, and the one that covers more and takes seconds."""
 
 
 @dataclass
 class Lowerer:
-    """Lowers one space for one format, by one route throughout.
+    """Lowers one space for one format and precision, by one route throughout.
 
     Attributes:
-        route: "emitter" (the project's own), "torch.onnx" or "ops"; see `choose_route`.
-        seconds: time spent on lowering by this object; what is cached takes none.
+        route: one of the format's `ROUTES`, or the format's name where there is one way only; see `choose_route`.
+        dtype: to which models are quantised after they were lowered, where the format knows it.
+        calibration: by which int8 networks are calibrated; operators always, networks without it, by random numbers.
+        seconds: time spent on lowering and quantising by this object; what is cached takes none.
         costs: digest of an artifact -> what lowering it took, now or when it was cached (`lowering_ms`, and the
             `lowering_peak_mb` by which this process's peak memory rose).
     """
@@ -42,6 +50,8 @@ class Lowerer:
     format: str
     batch: int = 1
     route: str = "emitter"
+    dtype: str = "fp32"
+    calibration: CalibrationData | None = None
     seconds: float = 0.0
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -51,7 +61,7 @@ class Lowerer:
 
     def workload(self, workload: Workload) -> Artifact:
         """Lower one workload; raises LoweringError."""
-        identity = [FORMAT_VERSION, self.format, self.route, workload.digest]
+        identity = [FORMAT_VERSION, self.format, self.route, workload.digest, *self._precision()]
         return self._cached(identity, lambda: self._lower_workload(workload))
 
     def network(self, architecture: Architecture) -> Artifact:
@@ -60,10 +70,11 @@ class Lowerer:
         if self.space.cache_id is None:
             return self._timed(lambda: self._lower_network(architecture))
         identity = [FORMAT_VERSION, self.format, self.route, self.space.cache_id, self.batch, architecture.as_dict()]
-        return self._cached(identity, lambda: self._lower_network(architecture))
+        data = self.calibration.digest if self.calibration is not None else ""
+        return self._cached([*identity, *self._precision(data)], lambda: self._lower_network(architecture))
 
     def choose_route(self, architecture: Architecture, progress: Progress) -> dict[str, str]:
-        """Find the route that covers the space: the emitter if it can, torch.onnx where that covers more.
+        """Find the route that covers the space: the emitter if it can, the other one where that covers more.
 
         Args:
             architecture: a network that has to be lowered, too.
@@ -71,26 +82,29 @@ class Lowerer:
         Returns:
             digest of each workload that cannot be lowered ("network" for the network) -> reason.
         """
-        if self.format != "onnx":
+        if self.format not in ROUTES:
             self.route = self.format
         everything: list[Workload | Architecture] = [*self.description.workloads, architecture]
         failures = self._try(everything, progress)
-        if failures and self.route == "emitter":
-            self.route = "torch.onnx"
-            still = self._try([w for w in everything if _name(w) in failures], progress)
-            if len(still) < len(failures):
-                return still
-            self.route = "emitter"
-        return failures
+        inexpressible = [w for w in everything if not isinstance(failures.get(_name(w)), PrecisionError | None)]
+        if inexpressible and self.route == "emitter":
+            self.route = ROUTES[self.format][1]
+            still = self._try(inexpressible, progress)
+            if len(still) < len(inexpressible):
+                gone = {_name(w) for w in inexpressible} - still.keys()
+                failures = {name: error for name, error in (failures | still).items() if name not in gone}
+            else:
+                self.route = "emitter"
+        return {name: str(error) for name, error in failures.items()}
 
-    def _try(self, items: Sequence[Workload | Architecture], progress: Progress) -> dict[str, str]:
-        failures: dict[str, str] = {}
+    def _try(self, items: Sequence[Workload | Architecture], progress: Progress) -> dict[str, LoweringError]:
+        failures: dict[str, LoweringError] = {}
         for i, item in enumerate(items):
             progress.step("lowering", i, len(items))
             try:
                 self.workload(item) if isinstance(item, Workload) else self.network(item)
             except LoweringError as error:
-                failures[_name(item)] = str(error)
+                failures[_name(item)] = error
         progress.step("lowering", len(items), len(items))
         return failures
 
@@ -107,24 +121,37 @@ class Lowerer:
         from ..spaces.calls import bind, example_tensors
 
         module = bind(self.supernet.get_submodule(workload.path), workload.call)
-        return self._lower(module, example_tensors(workload.inputs), {})
+        return self._lower(module, example_tensors(workload.inputs), {}, None)
 
     def _lower_network(self, architecture: Architecture) -> Artifact:
         network = self.space.assemble(architecture, self.supernet, copied=False).eval()
         watch = {path: network.get_submodule(path) for path in self._watched(network)}
-        return self._lower(network, self.space.inputs(self.batch), watch)
+        data = self.calibration
+        samples = None if data is None or self.dtype != "int8" else data.batches(self.batch)
+        return self._lower(network, self.space.inputs(self.batch), watch, samples)
 
-    def _lower(self, module: nn.Module, inputs: list[Tensor], watch: Mapping[str, nn.Module]) -> Artifact:
+    def _lower(
+        self, module: nn.Module, inputs: list[Tensor], watch: Mapping[str, nn.Module], samples: Samples | None
+    ) -> Artifact:
         from ..spaces.failures import first_line
         from .lowering import lower
 
-        route = self.route if self.format == "onnx" else "auto"
+        route = self.route if self.format in ROUTES else "auto"
         try:
-            return lower(module, self._placed(inputs), format=self.format, route=route, watch=watch)
+            artifact = lower(module, self._placed(inputs), format=self.format, route=route, watch=watch)
+            return quantise(artifact, self.dtype, samples)
+        except PrecisionError as error:
+            raise PrecisionError(f"{type(module).__name__} cannot be brought to {self.dtype}: {error}") from error
         except HwnasError as error:
             raise LoweringError(str(error)) from error
         except Exception as error:  # the user's own forward may raise anything
             raise LoweringError(f"{type(module).__name__} fails on its inputs: {first_line(error)}") from error
+
+    def _precision(self, *data: str) -> list[str]:
+        """What the identity of an artifact has besides, if it is not fp32."""
+        if self.dtype not in PRECISIONS.get(self.format, ()):
+            return []
+        return [f"{self.dtype} {PRECISION_VERSION}", *(data if self.dtype == "int8" else ())]
 
     def _placed(self, inputs: list[Tensor]) -> list[Tensor]:
         return [tensor.to("meta") for tensor in inputs] if self.format == "ops" else inputs

@@ -55,7 +55,9 @@ class _Profile:
         self.dtype = device.settings.dtype
         self.description = space.describe(device.settings.batch)
         self.keys = {w.key(self.description.batch, self.dtype): w for w in self.description.workloads}
-        self.lowerer = Lowerer(space, device.format, self.description.batch)
+        self.lowerer = Lowerer(
+            space, device.format, self.description.batch, dtype=self.dtype, calibration=request.calibration
+        )
         self.networks = NetworkSet(self.lowerer, self.dtype)
         self.reports: dict[str, LoadReport] = {}
         self.phases: dict[str, float] = {}
@@ -73,7 +75,10 @@ class _Profile:
             about = describe(device, session)
             self._check_load(about)
             rules = {**self.request.protocol.as_dict(), "method": self.request.method}
-            provenance = provenance_of(device, self.request.space, self.lowerer.route, about, protocol=rules)
+            data = self.request.calibration
+            provenance = provenance_of(
+                device, self.request.space, self.lowerer.route, about, protocol=rules, calibration=data
+            )
             with LatencyTable.create(self.request.out, provenance) as table:
                 table.register(
                     WorkloadRow(key, w.op, "fixed" if w.fixed else "candidate", {**w.info, "path": w.path})

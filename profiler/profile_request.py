@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..devices.base import Device
 from ..spaces.space import SearchSpace
 from .calibration import Calibration
+from .calibration_data import CalibrationData
 from .protocol import MeasuringProtocol
 
 Method = Literal["auto", "isolated", "in-context"]
@@ -23,6 +24,7 @@ class ProfileRequest:
         method: where operator times come from; "auto" keeps what predicts held-out networks better.
         budget_s: no new measuring round begins after so many seconds; None: no limit.
         agent, agent_python: where the measuring process runs (see `Device.open`).
+        calibration: by which int8 networks are calibrated; None: by random numbers.
     """
 
     device: Device
@@ -34,6 +36,7 @@ class ProfileRequest:
     agent: str | None = None
     agent_python: str | None = None
     seed: int = 0
+    calibration: CalibrationData | None = None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .. import __version__
+from .calibration_data import quantisation
 from .table_schema import TableError, dump_json, load_json, load_object
 
 if TYPE_CHECKING:
     from ..devices.base import Device
     from ..spaces.space import SearchSpace
+    from .calibration_data import CalibrationData
 
 
 class TableMismatch(TableError):
@@ -38,7 +40,8 @@ class Provenance:
     """Where the numbers of a table come from.
 
     ``environment`` is what the device's session says of hardware, runtime and host at the table's creation;
-    ``protocol`` holds the measuring rules; ``created`` is an ISO date.
+    ``protocol`` holds the measuring rules; ``quantisation`` says by what int8 models were calibrated (times hardly
+    depend on it, so it may differ among what is compared); ``created`` is an ISO date.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -50,6 +53,7 @@ class Provenance:
     space_arguments: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     lowering: str = ""
+    quantisation: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     version: str = ""
@@ -116,6 +120,7 @@ def provenance_of(
     about: Mapping[str, Any],
     *,
     protocol: Mapping[str, Any] | None = None,
+    calibration: "CalibrationData | None" = None,
 ) -> Provenance:
     """Of what is measured or computed now; ``about`` is what the device's session says of itself."""
     return Provenance(
@@ -126,6 +131,7 @@ def provenance_of(
         space_arguments=space.arguments,
         fingerprint=space.fingerprint,
         lowering=route,
+        quantisation=quantisation(device.settings.dtype, calibration),
         protocol=dict(protocol or {}),
         environment=dict(about),
         version=__version__,

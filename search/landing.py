@@ -21,6 +21,7 @@ from ..devices.base import Device, DeviceError
 from ..predictors.agreement import check_device
 from ..predictors.base import Predictor
 from ..predictors.network_timer import Measured, NetworkTimer, spread_networks
+from ..profiler.calibration_data import CalibrationData
 from ..profiler.progress import Progress
 from ..profiler.protocol import MeasuringProtocol
 from ..spaces.architecture import Architecture
@@ -68,6 +69,7 @@ class LandingRequest:
             and what is to be 1 is the ratio that all give together.
         predictor: without goals: the device's, if there is one.
         seed: of the orders of visits. agent, agent_python: where the measuring process runs (see `Device.open`).
+        calibration: by which int8 networks are calibrated; None: by random numbers.
     """
 
     space: SearchSpace
@@ -82,6 +84,7 @@ class LandingRequest:
     seed: int = 0
     agent: str | None = None
     agent_python: str | None = None
+    calibration: CalibrationData | None = None
 
 
 def land(request: LandingRequest, progress: Progress | None = None) -> Landing:
@@ -132,6 +135,7 @@ class _Landing:
             protocol=MeasuringProtocol(pause_s=PAUSE_S),
             seed=request.seed,
             progress=progress,
+            calibration=request.calibration,
         )
         known = [] if device.exact or self.rule == "argmax" else list(spread_networks(origin, CALIBRATION))
         calibration = dict(zip(known, self.space.encode(known), strict=True))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..devices.base import Device, DeviceError
 from ..predictors.base import Origin, Predictor, PredictorError
 from ..predictors.network_timer import Measured, NetworkTimer, check_visits
+from ..profiler.calibration_data import CalibrationData
 from ..profiler.progress import Progress
 from ..profiler.protocol import MeasuringProtocol
 from ..spaces.architecture import Architecture, ArchitectureError
@@ -43,6 +44,7 @@ class DeviceLatency(Predictor):
         origin: of a table of the same device, by whose route networks are lowered.
         visits: to each network.
         agent, agent_python: where the measuring process runs (see `Device.open`). seed: of the orders of visits.
+        calibration: by which int8 networks are calibrated; None: by random numbers.
 
     Attributes:
         count: networks known. calls: measurements made by this object.
@@ -67,6 +69,7 @@ class DeviceLatency(Predictor):
         agent_python: str | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        calibration: CalibrationData | None = None,
     ) -> None:
         super().__init__(space, device.unit)
         check_visits(visits)
@@ -84,6 +87,7 @@ class DeviceLatency(Predictor):
             protocol=MeasuringProtocol(pause_s=PAUSE_S),
             seed=seed,
             progress=progress,
+            calibration=calibration,
         )
         self._open = False
         self.path = folder / FILE
