@@ -1,5 +1,5 @@
 """Modules -> artifacts that a device's runtime loads. Nothing heavy is imported before something is lowered."""
 
-from .lower import LoweringError, lower, randomise_batch_norms
+from .lower import EXPORTERS, LoweringError, lower, randomise_batch_norms
 
-__all__ = ["LoweringError", "lower", "randomise_batch_norms"]
+__all__ = ["EXPORTERS", "LoweringError", "lower", "randomise_batch_norms"]

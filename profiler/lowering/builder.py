@@ -11,6 +11,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from torch import Tensor
 
 from ...spaces.tracer import Graph, Node, Ref, Value
+from .operators import Unsupported
+
+__all__ = ["Builder", "Unsupported", "onnx_type"]
 
 OPSET = 20
 IR_VERSION = 10
@@ -27,10 +30,6 @@ ONNX_TYPES = {
     "uint8": TensorProto.UINT8,
     "bool": TensorProto.BOOL,
 }
-
-
-class Unsupported(Exception):
-    """The emitter has no ONNX form for an operator, or for this use of it; the message names it."""
 
 
 class Builder:

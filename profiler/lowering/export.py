@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from onnx import ModelProto, NodeProto
 from torch import Tensor, nn
 
 from ...spaces.tracer import evaluating
+from .exporting import ExportFailed, quiet, reason
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-
-
-class ExportFailed(Exception):
-    """torch.onnx gave up; the message is its innermost reason, one line."""
 
 
 def export(
@@ -34,39 +28,16 @@ def export(
     """
     example = tuple(tensor.detach().clone() for tensor in inputs)
     try:
-        with _quiet(), torch.no_grad(), evaluating(module):
+        with quiet(), torch.no_grad(), evaluating(module):
             program = torch.onnx.export(module, example, dynamo=True, input_names=list(names))
             assert program is not None
             model = program.model_proto
     except Exception as error:  # the exporter raises what the torch.export, onnxscript and user code below it raise
-        raise ExportFailed(_reason(error)) from error
+        raise ExportFailed(reason(error)) from error
     owners = _owners(model, _paths(module, watch))
     for node in model.graph.node:  # stack traces, with the paths of the user's files
         del node.metadata_props[:]
     return model.SerializeToString(), owners
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    disabled = logging.root.manager.disable
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
 
 
 def _paths(module: nn.Module, watch: Mapping[str, nn.Module]) -> dict[str, str]:

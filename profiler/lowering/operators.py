@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...spaces.tracer import Node, Ref
-from .builder import Builder
 
-Handler = Callable[[Builder, Node], str | Sequence[str]]
+if TYPE_CHECKING:
+    from .builder import Builder
+
+Handler = Callable[["Builder", Node], str | Sequence[str]]
+H = TypeVar("H", bound=Callable[..., Any])
 
 
-class Table(dict[str, Handler]):
-    """aten name -> handler. A handler returns the name of its output, or the names of its outputs."""
+class Unsupported(Exception):
+    """An emitter has no form for an operator, or for this use of it; the message names it."""
 
-    def add(self, *names: str) -> Callable[[Handler], Handler]:
+
+class Handlers(dict[str, H]):
+    """aten name -> handler."""
+
+    def add(self, *names: str) -> Callable[[H], H]:
         """Decorator: register a handler for these operators."""
 
-        def register(handler: Handler) -> Handler:
+        def register(handler: H) -> H:
             for name in names:
                 self[name] = handler
             return handler
 
         return register
+
+
+class Table(Handlers[Handler]):
+    """Handlers of the ONNX emitter. A handler returns the name of its output, or the names of its outputs."""
 
 
 def argument(node: Node, position: int, name: str, default: Any = None) -> Any:

@@ -211,8 +211,10 @@ def test_exceptions_of_the_module_are_its_own() -> None:
 
 
 def test_unknown_format_or_route() -> None:
-    with pytest.raises(ValueError, match="tflite"):
-        lower(net(), [IMAGE], format="tflite")
+    with pytest.raises(ValueError, match="coreml"):
+        lower(net(), [IMAGE], format="coreml")
+    with pytest.raises(ValueError, match=r"tflite.*torch\.onnx"):
+        lower(net(), [IMAGE], format="tflite", route="torch.onnx")
     with pytest.raises(ValueError, match="magic"):
         lower(net(), [IMAGE], route="magic")
 
