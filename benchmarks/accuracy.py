@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,9 @@ def _isolated(space: SearchSpace, table: Path) -> AdditiveModel | None:
     with LatencyTable.open(table) as raw:
         networks = {row.key for row in raw.rows("network")}
         visits = {key: found for key, found in raw.all_visits().items() if key not in networks}
-    speed = full_speed(visits, operator_values)
-    values = {key: estimate_operator(found, protocol, speed).value for key, found in visits.items()}
+        clock = raw.provenance.environment.get("clock", "wall")
+    speed = full_speed(visits, partial(operator_values, clock=clock))
+    values = {key: estimate_operator(found, protocol, speed, clock).value for key, found in visits.items()}
     try:
         return AdditiveModel.from_values(space.encoding, space.description, values, live=False)
     except MissingKeys:

@@ -195,8 +195,9 @@ class Bench(AnyBench):
                 visits.pop(key, None)
             pending = self._loaded(self._pending(visits))
             self.progress.step("operators", len(visits) - len(pending), len(visits))
-        speed = full_speed(visits, operator_values)
-        return {key: estimate_operator(v, self.protocol, speed) for key, v in visits.items() if v}
+        clock = self.device.clock
+        speed = full_speed(visits, partial(operator_values, clock=clock))
+        return {key: estimate_operator(v, self.protocol, speed, clock) for key, v in visits.items() if v}
 
     def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
         """Give each network its visits, round robin in random order; visits that the table holds already count."""
@@ -252,7 +253,7 @@ class Bench(AnyBench):
         self.preemptions += answer.preemptions
         self.loads.append(answer.load)
         if self.canary in answer.samples:
-            self.history.append(_relative(answer.samples[self.canary]))
+            self.history.append(_relative(answer.samples[self.canary], self.device.clock))
         return answer
 
     def _spread_out(self, answer: Round) -> None:
@@ -266,18 +267,21 @@ class Bench(AnyBench):
     def _pending(self, visits: Mapping[str, Sequence[Timed]]) -> list[str]:
         least = min(self.protocol.min_visits, self.protocol.max_visits)
         ripe = {key for key, v in visits.items() if len(v) >= least}
-        speed = full_speed(visits, operator_values) if ripe else None  # until then nothing is estimated between rounds
+        values = partial(operator_values, clock=self.device.clock)
+        speed = full_speed(visits, values) if ripe else None  # until then nothing is estimated between rounds
         return [key for key, v in visits.items() if key not in ripe or not self._done(v, speed)]
 
     def _done(self, visits: Sequence[Timed], speed: float | None) -> bool:
-        return len(visits) >= self.protocol.max_visits or estimate_operator(visits, self.protocol, speed).converged
+        if len(visits) >= self.protocol.max_visits:
+            return True
+        return estimate_operator(visits, self.protocol, speed, self.device.clock).converged
 
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise OutOfTime
 
 
-def _relative(visit: Timed) -> float:
+def _relative(visit: Timed, clock: str) -> float:
     reference = reference_times([visit])
-    value = operator_values([visit])
+    value = operator_values([visit], clock)
     return float((value if reference is None else value / reference)[0])

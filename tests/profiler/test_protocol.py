@@ -59,6 +59,13 @@ def test_an_operator_counts_with_its_best_run_by_the_wall_clock() -> None:
     assert operator_values(own).tolist() == [2, 4]
 
 
+def test_an_operator_that_was_preempted_in_every_run_counts_by_the_threads_clock() -> None:
+    preempted, undisturbed = visit([9, 7, 8], cpu=[3.1, 3, 0.2]), visit([4.6, 4, 5], cpu=[4.5, 4.2, 5])
+    assert operator_values([preempted, undisturbed], "cpu").tolist() == [3, 4]
+    assert operator_values([preempted, undisturbed], "wall").tolist() == [7, 4]
+    assert operator_values([Samples(preempted.wall, np.empty(0, np.int64), 0.0)], "cpu").tolist() == [7]
+
+
 def test_a_network_counts_with_its_median_run_by_the_devices_clock() -> None:
     own = [visit([30, 20, 50], cpu=[18, 17, 25])]
     assert network_values(own, "cpu").tolist() == [18]
