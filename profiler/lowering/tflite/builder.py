@@ -92,7 +92,7 @@ class Builder:
         """A value as (N, H, W, C): (N, C, W) or (N, C, H, W), by the number of spatial axes, or one without N."""
         shape = self.shape(ref)
         if spatial > 2:
-            raise Unsupported("layers with three spatial dimensions")
+            raise Unsupported(f"aten.{self.graph.nodes[self._node].op} over {spatial} dimensions")
         full = shape if len(shape) == spatial + 2 else (1, *shape)
         return self.at(self.view(self.laid(ref), full if spatial == 2 else (*full[:2], 1, *full[2:])), NHWC)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
+T = TypeVar("T")
 Order = tuple[int, ...]
 Shape = tuple[int, ...]
 
@@ -25,8 +27,8 @@ def at_the_border(rank: int) -> Order:
     return NHWC if rank == 4 else natural(rank)
 
 
-def stored(shape: Sequence[int], order: Order) -> Shape:
-    """The shape in memory of a tensor that torch calls ``shape``."""
+def stored(shape: Sequence[T], order: Order) -> tuple[T, ...]:
+    """What is given for each of torch's axes (sizes, paddings, repetitions) as the axes lie in memory."""
     return tuple(shape[axis] for axis in order)
 
 

@@ -7,6 +7,9 @@ import numpy as np
 from ....spaces.tracer import Node, Ref
 from .builder import Builder, Laid, Table
 from .layout import last, natural, same_memory
+from .operands import elementwise
+from .reductions import reduced
+from .shapes import inserted
 
 TABLE = Table()
 
@@ -116,3 +119,19 @@ def _multiplied(b: Builder, node: Node, left: Ref, right: Ref) -> Laid:
     adjoint = y.order == exchanged and not same_memory(y.shape, order, exchanged)
     inputs = [x, y.tensor if adjoint else b.at(y, order)]
     return Laid(b.op("BATCH_MATMUL", inputs, shape, adjX=False, adjY=adjoint), shape, order)
+
+
+@TABLE.add("_trilinear")
+def _trilinear(b: Builder, node: Node) -> Laid:
+    """Three tensors, given axes in which they are constant, multiplied and summed: what a bilinear layer is made of."""
+    factors, expanded, summed = node.args[:3], node.args[3:6], node.args[6]
+    wide = []
+    for factor, dims in zip(factors, expanded, strict=True):
+        laid = b.laid(factor)
+        for dim in sorted(dims):
+            laid = inserted(b, laid, dim)
+        wide.append(laid)
+    shapes = [laid.shape for laid in wide]
+    first = elementwise(b, "MUL", wide[:2], np.broadcast_shapes(*shapes[:2]), "float32")
+    product = elementwise(b, "MUL", [first, wide[2]], np.broadcast_shapes(*shapes), "float32")
+    return reduced(b, "SUM", product, sorted(summed), keep=False)

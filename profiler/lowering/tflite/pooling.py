@@ -13,7 +13,10 @@ from ..operators import Unsupported, argument, pair
 from .builder import Builder, Laid, Table
 from .layout import NHWC
 from .model import Tensor
-from .windows import LOWEST, PADDING, Window, padded, windows
+from .operands import combined
+from .resizing import resampled
+from .shapes import cut
+from .windows import LOWEST, PADDING, Window, padded, surrounded, windows
 
 TABLE = Table()
 _NOT_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "_softmax", "abs", "square", "exp"})
@@ -62,9 +65,24 @@ def _max_pool(b: Builder, node: Node) -> Laid:
     over = _over(b, node, image, argument(node, 3, "padding", 0), argument(node, 4, "dilation", 1))
     lowest = 0.0 if _never_negative(b, x) else LOWEST
     if any(window.dilation > 1 for window in over):
-        raise Unsupported(f"{node.op} with dilation")
+        return _result(b, node, _dilated(b, image, over, lowest))
     image, padding = padded(b, image, over, lowest)
     return _result(b, node, _pooled(b, "MAX_POOL_2D", image, over, padding))
+
+
+def _dilated(b: Builder, image: Tensor, over: Sequence[Window], lowest: float) -> Tensor:
+    """Maxima of shifted images, for TFLite's pooling knows no dilation."""
+    image = surrounded(b, image, over, lowest)
+    laid = Laid(image, image.shape, (0, 1, 2, 3))
+    for axis, window in enumerate(over, 1):
+        starts = range(0, window.kernel * window.dilation, window.dilation)
+        first, *others = (
+            cut(b, laid, axis, start, start + (window.out - 1) * window.stride + 1, window.stride) for start in starts
+        )
+        for other in others:
+            first = combined(b, "MAXIMUM", first, other)
+        laid = first
+    return laid.tensor
 
 
 def _never_negative(b: Builder, ref: Ref) -> bool:
@@ -89,11 +107,7 @@ def _avg_pool(b: Builder, node: Node) -> Laid:
     own = np.outer(*(window.counts(False) for window in over))
     if all(window.is_same for window in over) and np.array_equal(own, counts):
         return _result(b, node, _pooled(b, "AVERAGE_POOL_2D", image, over, PADDING["SAME"]))
-    if any(window.pad or window.end for window in over):
-        whole = [(0, 0), *((window.pad, window.end) for window in over), (0, 0)]
-        image = b.op(
-            "PAD", [image, b.ints(whole)], [size + sum(ends) for size, ends in zip(image.shape, whole, strict=True)]
-        )
+    image = surrounded(b, image, over)
     pooled = _pooled(b, "AVERAGE_POOL_2D", image, over, PADDING["VALID"])
     factors = (math.prod(window.kernel for window in over) / counts).astype(np.float32)
     if (factors != 1).any():
@@ -114,7 +128,8 @@ def _adaptive_avg_pool(b: Builder, node: Node) -> Laid:
         return _result(b, node, b.op("MEAN", [image, b.ints([1, 2])], (n, 1, 1, channels), keepDims=True))
     if not any(size % o for size, o in zip(image.shape[1:3], out, strict=True)):
         return _result(b, node, _pooled(b, "AVERAGE_POOL_2D", image, _even(image, out), PADDING["VALID"]))
-    return _result(b, node, _averaged(b, image, out))
+    matrices = [_averaging(size, o) for size, o in zip(image.shape[1:3], out, strict=True)]
+    return _result(b, node, resampled(b, image, matrices))
 
 
 @TABLE.add("adaptive_max_pool2d", "adaptive_max_pool3d", "adaptive_max_pool1d")
@@ -137,16 +152,6 @@ def _adaptive(b: Builder, node: Node) -> tuple[Tensor, tuple[int, int]]:
 def _even(image: Tensor, out: Sequence[int]) -> list[Window]:
     sides = [size // o for size, o in zip(image.shape[1:3], out, strict=True)]
     return windows(image, out, sides, sides, (0, 0))
-
-
-def _averaged(b: Builder, image: Tensor, out: Sequence[int]) -> Tensor:
-    """Windows of several widths, as products with averaging matrices; what is not averaged over counts as columns."""
-    n, height, width, channels = image.shape
-    for batch, size, o, columns in ((n, height, out[0], width * channels), (n * out[0], width, out[1], channels)):
-        if size != o:
-            flat, matrix = b.reshape(image, (batch, size, columns)), b.array(_averaging(size, o)[None])
-            image = b.op("BATCH_MATMUL", [matrix, flat], (batch, o, columns))
-    return b.reshape(image, (n, *out, channels))
 
 
 def _averaging(size: int, out: int) -> np.ndarray:

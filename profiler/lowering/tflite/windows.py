@@ -66,11 +66,16 @@ def windows(
 def padded(b: Builder, image: Tensor, over: Sequence[Window], value: float = 0.0) -> tuple[Tensor, int]:
     """The image to be swept and TFLite's number of the padding to sweep it with: SAME or VALID, the latter after
     writing out what SAME cannot express."""
-    if all(window.pad == window.end == 0 for window in over):
-        return image, PADDING["VALID"]
-    if all(window.is_same for window in over):
+    if any(window.pad or window.end for window in over) and all(window.is_same for window in over):
         return image, PADDING["SAME"]
-    return pad(b, image, [(0, 0), *((window.pad, window.end) for window in over), (0, 0)], value), PADDING["VALID"]
+    return surrounded(b, image, over, value), PADDING["VALID"]
+
+
+def surrounded(b: Builder, image: Tensor, over: Sequence[Window], value: float = 0.0) -> Tensor:
+    """The image with all the padding that the windows look at."""
+    if not any(window.pad or window.end for window in over):
+        return image
+    return pad(b, image, [(0, 0), *((window.pad, window.end) for window in over), (0, 0)], value)
 
 
 def pad(b: Builder, tensor: Tensor, pads: Sequence[tuple[int, int]], value: Any = 0) -> Tensor:
