@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...spaces.tracer import evaluating, tensors_in
+from .exporting import without_native_output
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 TOLERANCE_OF_FORMAT = {("tflite", "float32"): 1e-5}
@@ -62,8 +63,10 @@ def _run_onnx(model: bytes, inputs: Sequence[Tensor]) -> list[Any]:
 def _run_tflite(model: bytes, inputs: Sequence[Tensor]) -> list[Any]:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=model, num_threads=1)
-    runner = interpreter.get_signature_runner()
+    with without_native_output():
+        interpreter = Interpreter(model_content=model, num_threads=1)
+        interpreter.allocate_tensors()
+        runner = interpreter.get_signature_runner()
     given = {f"input_{i}": np.ascontiguousarray(_channels(tensor.numpy(), -1)) for i, tensor in enumerate(inputs)}
     found = runner(**given)
     return [_channels(found[f"output_{i}"], 1) for i in range(len(found))]

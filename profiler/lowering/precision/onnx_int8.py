@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,11 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from ....devices.data import Artifact
+from ..exporting import quiet
 from . import onnx_borders
-from .quantise import PrecisionError
-from .quiet import quiet
+from .quantise import PrecisionError, Quantised
 
 QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """A quantised model: its bytes, the dtypes of its inputs, and the owners of its tensors."""
-
-    data: bytes
-    inputs: tuple[str, ...]
-    owners: Mapping[str, str]
 
 
 def quantise_onnx(artifact: Artifact, samples: Sequence[Sequence[np.ndarray]]) -> Quantised:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ....devices.data import Artifact, TensorSpec
 from ....errors import HwnasError
 from ..lower import LoweringError
-
-if TYPE_CHECKING:
-    from .onnx_int8 import Quantised
 
 
 class PrecisionError(LoweringError):
@@ -30,6 +26,15 @@ TOO_WRONG = 0.5
 """Relative RMS error from which a quantised model is not merely rounded but wrong."""
 
 _HIGH = {"uint8": 256, "int8": 128}
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A quantised model: its bytes, the dtypes of its inputs, and the owners of its tensors."""
+
+    data: bytes
+    inputs: tuple[str, ...]
+    owners: Mapping[str, str]
 
 
 def quantise(artifact: Artifact, dtype: str, samples: Samples | None = None, *, verify: bool = True) -> Artifact:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....devices.data import DeviceError
+from ..exporting import without_native_output
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ class _TFLite:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self._runner = Interpreter(model_content=data, num_threads=1).get_signature_runner()
+            with without_native_output():
+                interpreter = Interpreter(model_content=data, num_threads=1)
+                interpreter.allocate_tensors()
+                self._runner = interpreter.get_signature_runner()
         except (RuntimeError, ValueError) as error:
             raise DeviceError(f"LiteRT refuses the model: {' '.join(str(error).split())[:300]}") from error
         self.inputs = _borders(self._runner.get_input_details())
