@@ -20,10 +20,11 @@ _BUILT_IN = {
     "cpu": "hwnas.devices.onnxruntime_cpu:OnnxRuntimeCpu",
     "flops": "hwnas.devices.flops:Flops",
     "mobile": "hwnas.devices.litert:Litert",
+    "android": "hwnas.devices.android.device:Android",
     "simulated": "hwnas.testing.simulated:Simulated",
 }
 _FOR_TESTING = ("simulated",)
-_PLANNED = {"android": "tflite", "gpu": "pt2"}
+_PLANNED = {"gpu": "pt2"}
 _NOT_YET = Unavailable("not in this version of hwnas", "use cpu or flops, or a package that adds it")
 
 

@@ -22,7 +22,7 @@ def test_status_says_what_can_be_used_and_what_would_mend_the_rest() -> None:
     assert lines["cpu"].available
     assert (lines["cpu"].unit, lines["cpu"].format) == ("ms", "onnx")
     assert lines["flops"].unit == "MMACs"
-    for name in ("android", "gpu"):
+    for name in ("gpu",):
         assert not lines[name].available
         assert lines[name].reason
         assert lines[name].mend
