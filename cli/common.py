@@ -100,12 +100,16 @@ def space_option(spec: str, arguments: Iterable[str] | None) -> str:
 
 @contextlib.contextmanager
 def keeping(message: str) -> Iterator[None]:
-    """Let Ctrl-C inside end with exit code 130 and a message that says what is kept."""
+    """Let Ctrl-C inside end with exit code 130, a device that goes away with 2; the message says what is kept."""
     try:
         yield
     except BaseException as error:
         if was_interrupted(error):
             raise Interrupted(message) from error
+        from ..devices import DeviceLost
+
+        if isinstance(error, DeviceLost):
+            raise DeviceLost(f"{error}; {message}") from error
         raise
 
 

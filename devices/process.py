@@ -20,10 +20,27 @@ from .protocol import PROTOCOL_VERSION, Channel, ProtocolError, StreamClosed, St
 
 STARTUP_S = 30.0
 LAST_LINES = 20
+CONNECTION_FAILED = 255  # ssh's exit code where it is not the command's
 
 
 class AgentLost(Exception):
-    """The agent died, hung or spoke gibberish, and has been killed."""
+    """The agent died, hung or spoke gibberish, and has been killed.
+
+    Attributes:
+        unclear: it may as well have been the connection to it, if the agent is elsewhere.
+    """
+
+    def __init__(self, reason: str, *, unclear: bool = False) -> None:
+        super().__init__(reason)
+        self.unclear = unclear
+
+
+class AgentAway(DeviceError):
+    """What was started ended, or kept silent, before an agent said a word; ``why`` in short."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class AgentRefused(Exception):
@@ -112,9 +129,11 @@ class AgentProcess:
             answer, data = self._channel.receive(timeout_s)
         except StreamTimeout:
             self.kill()
-            raise AgentLost(f"no answer within {timeout_s:.3g} s, so it was killed{self._quote()}") from None
+            reason = f"no answer within {timeout_s:.3g} s, so it was killed{self._quote()}"
+            raise AgentLost(reason, unclear=True) from None
         except StreamClosed:
-            raise AgentLost(self._cause_of_death()) from None
+            reason = self._cause_of_death()
+            raise AgentLost(reason, unclear=not 0 <= self._process.wait() < CONNECTION_FAILED) from None
         except ProtocolError as error:
             self.kill()
             raise AgentLost(f"{error}{self._quote()}") from None
@@ -150,19 +169,20 @@ class AgentProcess:
             self._channel.send(start, timeout_s=timeout_s)
             answer, _ = self._channel.receive(timeout_s)
         except StreamTimeout:
-            self._refuse(f"no greeting within {timeout_s:.3g} s{self._quote()}", "it must start a Python with hwnas")
+            self._refuse(f"no greeting within {timeout_s:.3g} s{self._quote()}", _GREETING, away=True)
         except StreamClosed as error:
             said = f" ({error})" if " after " in str(error) else ""
-            self._refuse(f"{self._cause_of_death()}{said}", "it must be a Python that has hwnas installed")
+            self._refuse(f"{self._cause_of_death()}{said}", _GREETING, away=True)
         except ProtocolError as error:
             mend = _SAME_VERSION if "speaks protocol" in str(error) else "the command must print nothing itself"
             self._refuse(str(error), mend)
         if not answer.get("ok"):
             raise DeviceError(str(answer.get("error", "the agent gave no reason")))
 
-    def _refuse(self, found: str, mend: str) -> NoReturn:
+    def _refuse(self, found: str, mend: str, *, away: bool = False) -> NoReturn:
         self.kill()
-        raise DeviceError(f"the agent ({self._command}) cannot be used: {found}; {mend}")
+        message = f"the agent ({self._command}) cannot be used: {found}; {mend}"
+        raise AgentAway(message, found) if away else DeviceError(message)
 
     def _cause_of_death(self) -> str:
         try:
@@ -182,6 +202,7 @@ class AgentProcess:
         return f"; its last words: {' | '.join(lines[-3:])[-400:]}" if lines else ""
 
 
+_GREETING = "the command must start, without asking anything, a Python that has hwnas installed"
 _SAME_VERSION = f"install the same version of hwnas on both sides (protocol {PROTOCOL_VERSION})"
 
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
-import numpy as np
-
-from .base import (
-    Artifact,
-    Device,
-    DeviceError,
-    DeviceLost,
-    LoadReport,
-    NodeTime,
-    NodeTrace,
-    Round,
-    Samples,
-    WorkloadFailed,
-)
-from .process import AgentLost, AgentProcess, AgentRefused, agent_command
+from .base import Artifact, Device, DeviceError, DeviceLost, LoadReport, NodeTrace, Round, WorkloadFailed
+from .link import Link
+from .messages import describe_artifact, read_round, read_trace
+from .process import AgentLost, AgentRefused
 from .shelf import Shelf
 
+T = TypeVar("T")
 PATIENCE = 20.0  # a request may take this many times what its runs are known to take ...
 FLOOR_S = 10.0  # ... and this on top, or the session's timeout if that is shorter
 BYTES_PER_S = 1e6  # slowest link to an agent that an artifact's size is allowed for
@@ -32,7 +22,8 @@ class Session:
     """An agent with the workloads loaded in it; made by :meth:`Device.open`, closed as a context manager.
 
     A workload that crashes the agent, hangs or exhausts memory is tried once more alone and then given up with the
-    reason; the agent is started anew and the others are loaded again.
+    reason; the agent is started anew and the others are loaded again. Where the connection to an agent elsewhere broke
+    (see `Link`), it is made anew, and no workload is to blame.
     """
 
     def __init__(
@@ -49,8 +40,7 @@ class Session:
         if memory_mb is not None and memory_mb < 1:
             raise DeviceError(f"memory_mb must be positive, not {memory_mb!r}")
         self.device = device
-        self._command = agent_command(device.name, agent, agent_python, memory_mb)
-        self._where = agent or agent_python or "local"
+        self._link = Link(device, agent, agent_python, memory_mb, timeout_s)
         self._timeout_s = timeout_s
         self._artifacts = Shelf()
         self._failed: dict[str, str] = {}
@@ -58,7 +48,7 @@ class Session:
         self._run_s: dict[str, float] = {}
         self._closed = False
         self._lost = ""
-        self._agent = self._start()
+        self._agent = self._link.start()
 
     def __enter__(self) -> Session:
         return self
@@ -82,9 +72,11 @@ class Session:
         Keys: device, unit, format, clock, settings, runtime, hwnas, protocol, memory_limit_mb, agent, and those of
         :func:`hwnas.devices.provenance.environment`, all as the agent finds them where it runs.
         """
-        self._restore()
-        answer, _ = self._ask({"op": "describe"}, timeout_s=self._timeout_s)
-        return {**answer["about"], "agent": self._where}
+        try:
+            answer, _ = self._outlast(lambda: self._ask({"op": "describe"}, timeout_s=self._timeout_s))
+        except AgentLost as error:
+            raise DeviceError(f"the agent cannot say what it measures on: {error}") from None
+        return {**answer["about"], "agent": self._link.where}
 
     def load(self, id: str, artifact: Artifact) -> LoadReport:
         """Load a workload under a name of the caller's choice.
@@ -97,9 +89,8 @@ class Session:
             raise DeviceError(f"{id}: device {self.device.name!r} loads {self.device.format}, not {artifact.format}")
         if id in self._artifacts:
             raise DeviceError(f"{id} is loaded already; unload it first")
-        self._restore()
         try:
-            report = self._load(id, artifact)
+            report = self._outlast(lambda: self._load(id, artifact))
         except (AgentLost, AgentRefused) as error:
             if isinstance(error, AgentRefused) and not str(error).startswith(_MEMORY):
                 # the runtime's own verdict: it would be the same again
@@ -125,13 +116,11 @@ class Session:
             DeviceLost: the device has gone.
         """
         self._check_round(ids, warmup, runs)
-        self._restore()
-        failures = {id: self._failed[id] for id in ids if id in self._failed}
-        asked = [id for id in ids if id not in failures]
         try:
-            result, errors = self._round(asked, warmup, runs)
+            result, errors = self._outlast(lambda: self._round(self._unfailed(ids), warmup, runs))
         except AgentLost as error:
-            result, errors = Round({}, {}, 0, 0.0), dict.fromkeys(asked, str(error))
+            result, errors = Round({}, {}, 0, 0.0), dict.fromkeys(self._unfailed(ids), str(error))
+        failures = {id: self._failed[id] for id in ids if id in self._failed}
         samples = dict(result.samples)
         outputs: dict[str, str] = {}
         preemptions = result.preemptions
@@ -159,16 +148,10 @@ class Session:
         if "trace" not in self.device.capabilities:
             raise DeviceError(f"device {self.device.name!r} cannot time single nodes")
         self._check_round([id], 0, runs)
-        self._restore()
-        if id in self._failed:
-            raise WorkloadFailed(id, self._failed[id])
         try:
-            limit = self._timeout_s + self._patience([id], runs)
-            answer, blobs = self._agent.request({"op": "trace", "id": id, "runs": runs}, timeout_s=limit)
+            return self._outlast(lambda: self._trace(id, runs))
         except (AgentLost, AgentRefused) as error:
             raise WorkloadFailed(id, str(error)) from None
-        nodes = tuple(NodeTime(name, op, tuple(outputs), ms) for name, op, outputs, ms in answer["nodes"])
-        return NodeTrace(nodes, blobs[0], answer["run_ms"], answer["runs"])
 
     def unload(self, id: str) -> None:
         """Give up a workload; one that is not loaded is no error."""
@@ -182,13 +165,30 @@ class Session:
         self._agent.close()
         self._artifacts.close()
 
-    def _start(self) -> AgentProcess:
-        self._present.clear()
-        return AgentProcess(self._command, self.device, self._timeout_s)
-
     def _restart(self) -> None:
         self._agent.kill()
-        self._agent = self._start()
+        self._present.clear()
+        try:
+            self._agent = self._link.restart()
+        except DeviceLost as error:
+            self._lost = str(error)
+            raise
+
+    def _outlast(self, action: Callable[[], T], *, alone: bool = False) -> T:
+        """Do it with every workload in the agent, or none, and again where not the agent but the way to it broke."""
+        while True:
+            if not alone:
+                self._restore()
+            elif self._present or not self._agent.alive:
+                self._restart()
+            try:
+                result = action()
+            except AgentLost as error:
+                if not self._link.broke(error):
+                    raise
+            else:
+                self._link.held()
+                return result
 
     def _restore(self) -> None:
         """Have a living agent with every workload in it; one that cannot be loaded again is given up."""
@@ -196,40 +196,37 @@ class Session:
             raise DeviceError("the session is closed")
         if self._lost:
             raise DeviceLost(self._lost)
-        if not self._agent.alive:
-            self._restart()
-        missing = [id for id in self._artifacts if id not in self._present]
-        while missing:
-            id = missing[0]
+        while True:
+            if not self._agent.alive:
+                self._restart()
+            id = next((id for id in self._artifacts if id not in self._present), None)
+            if id is None:
+                return
             try:
                 self._load(id, self._artifacts.get(id))
             except (AgentLost, AgentRefused) as error:
-                self._give_up(id, f"cannot be loaded again: {error}")
-                if not self._agent.alive:
-                    self._restart()
-            missing = [id for id in self._artifacts if id not in self._present]
+                if not (isinstance(error, AgentLost) and self._link.broke(error)):
+                    self._give_up(id, f"cannot be loaded again: {error}")
 
     def _load(self, id: str, artifact: Artifact) -> LoadReport:
-        inputs = [[spec.name, spec.shape, spec.dtype, spec.high] for spec in artifact.inputs]
-        about = {"format": artifact.format, "inputs": inputs, "digest": artifact.digest, "route": artifact.route}
+        header = {"op": "load", "id": id, "artifact": describe_artifact(artifact)}
         limit = self._timeout_s + len(artifact.data) / BYTES_PER_S
-        answer, _ = self._agent.request({"op": "load", "id": id, "artifact": about}, [artifact.data], timeout_s=limit)
+        answer, _ = self._agent.request(header, [artifact.data], timeout_s=limit)
         self._present.add(id)
         self._run_s[id] = answer["run_s"]
         return LoadReport(**answer["report"])
 
     def _load_after_failure(self, id: str, artifact: Artifact, reason: str) -> LoadReport:
         """Alone in a fresh agent; if that works, once more beside the others."""
+        self._agent.kill()
         try:
-            self._restart()
-            self._load(id, artifact)
+            self._outlast(lambda: self._load(id, artifact), alone=True)
         except (AgentLost, AgentRefused) as error:
             self._restore()
             raise WorkloadFailed(id, str(error)) from None
         self._forget(id)
-        self._restore()
         try:
-            return self._load(id, artifact)
+            return self._outlast(lambda: self._load(id, artifact))
         except (AgentLost, AgentRefused) as error:
             self._restore()
             beside = f"loads alone, but not beside the {len(self._artifacts)} others: {error}"
@@ -237,35 +234,35 @@ class Session:
 
     def _round(self, ids: Sequence[str], warmup: int, runs: int) -> tuple[Round, dict[str, str]]:
         """One round in the agent as it is; the samples, and the reasons of those that raised."""
-        limit = self._patience(ids, warmup + runs)
         header = {"op": "round", "ids": list(ids), "warmup": warmup, "runs": runs}
-        answer, (wall, cpu) = self._ask(header, timeout_s=limit)
-        errors = {visit["id"]: visit["error"] for visit in answer["visits"] if "error" in visit}
-        outputs = {visit["id"]: visit["output"] for visit in answer["visits"] if visit.get("output")}
-        good = [visit for visit in answer["visits"] if "error" not in visit]
-        clocks = [_split(data, [visit["sizes"][i] for visit in good]) for i, data in enumerate((wall, cpu))]
-        samples = {
-            visit["id"]: Samples(wall_ns, cpu_ns, visit["started"], np.array(visit["reference"], np.int64))
-            for visit, wall_ns, cpu_ns in zip(good, *clocks, strict=True)
-        }
-        self._lost = answer["lost"]
-        if self._lost:
-            errors.clear()
-        return Round(samples, {}, answer["preemptions"], answer["load"], answer["conditions"], outputs), errors
+        result, errors = read_round(*self._ask(header, timeout_s=self._patience(ids, warmup + runs)))
+        self._lost = result.lost
+        return result, {} if self._lost else errors
 
     def _round_alone(self, id: str, warmup: int, runs: int) -> Round:
         """The second chance: the only workload in the agent. A failure gives the workload up."""
-        if self._present or not self._agent.alive:
-            self._restart()
-        try:
+
+        def visit() -> tuple[Round, dict[str, str]]:
             self._load(id, self._artifacts.get(id))
-            result, errors = self._round([id], warmup, runs)
+            return self._round([id], warmup, runs)
+
+        try:
+            result, errors = self._outlast(visit, alone=True)
         except (AgentLost, AgentRefused) as error:
             result, errors = Round({}, {}, 0, 0.0), {id: str(error)}
         self._forget(id)
         for failed, reason in errors.items():
             self._give_up(failed, reason)
         return Round(result.samples, errors, result.preemptions, result.load, outputs=result.outputs)
+
+    def _trace(self, id: str, runs: int) -> NodeTrace:
+        if id in self._failed:
+            raise WorkloadFailed(id, self._failed[id])
+        limit = self._timeout_s + self._patience([id], runs)
+        return read_trace(*self._agent.request({"op": "trace", "id": id, "runs": runs}, timeout_s=limit))
+
+    def _unfailed(self, ids: Sequence[str]) -> list[str]:
+        return [id for id in ids if id not in self._failed]
 
     def _forget(self, id: str) -> None:
         """Take a workload out of the agent, which may be dead."""
@@ -300,8 +297,3 @@ class Session:
             raise DeviceError("a round visits each workload once; an id is given twice")
         if warmup < 0 or runs < 1:
             raise DeviceError(f"a round needs at least one run and no negative warm-ups, not {warmup} + {runs}")
-
-
-def _split(data: bytes, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Nanoseconds of several visits, of so many runs each."""
-    return np.split(np.frombuffer(data, "<i8").astype(np.int64), np.cumsum(sizes)[:-1]) if sizes else []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import platform
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -142,3 +145,122 @@ def phone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         yield phone
     finally:
         phone.close()
+
+
+_AS_ROOT = """
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/sshd
+for name in passwd shadow; do mount --bind "$0/$name" /etc/$name; done
+echo "$1" > /proc/sys/kernel/hostname
+shift
+exec "$@"
+"""
+_ACCOUNTS = "root::0:0:root:/tmp:/bin/sh\nsshd:x:65533:65533:sshd:/run/sshd:/bin/false\n"
+
+
+class Board:
+    """A real sshd on the loopback, with keys and settings of its own, and this machine behind it.
+
+    Attributes:
+        ssh: the words of a command that logs in; what follows is run there.
+        host: the name that it goes by.
+    """
+
+    def __init__(self, tools: Path, folder: Path) -> None:
+        self._folder = folder
+        self._tools = tools
+        self._sshd: subprocess.Popen[bytes] | None = None
+        self.host = "board-7" if os.geteuid() == 0 else platform.node()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        for name in ("host", "key"):
+            subprocess.run([tools / "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        known = f"[127.0.0.1]:{self._port} {(folder / 'host.pub').read_text()}"
+        for name, text in (
+            ("sshd_config", self._settings()),
+            ("known", known),
+            ("passwd", _ACCOUNTS),
+            ("shadow", "root:*:::::::\n"),
+        ):
+            (folder / name).write_text(text)
+        options = f"-F none -oBatchMode=yes -oUserKnownHostsFile={folder}/known"
+        options += " -oServerAliveInterval=1 -oServerAliveCountMax=2"
+        self.ssh = f"{tools}/ssh {options} -i {folder}/key -p {self._port} {getpass.getuser()}@127.0.0.1"
+
+    def _settings(self) -> str:
+        return f"""
+            Port {self._port}
+            ListenAddress 127.0.0.1
+            HostKey {self._folder}/host
+            AuthorizedKeysFile {self._folder}/key.pub
+            SshdSessionPath {self._tools}/sshd-session
+            SshdAuthPath {self._tools}/sshd-auth
+            PidFile none
+            UsePAM no
+            StrictModes no
+            SetEnv HWNAS_BOARD={self._folder}
+            PasswordAuthentication no
+            KbdInteractiveAuthentication no
+        """
+
+    def start(self) -> None:
+        """Let it answer. Root needs an account and a folder for sshd, which it gets in a mount namespace."""
+        log = self._folder / "log"
+        root = os.geteuid() == 0
+        start = ["unshare", "--mount", "--uts", "sh", "-ec", _AS_ROOT, str(self._folder), self.host] if root else []
+        with log.open("wb") as file:
+            command = [*start, str(self._tools / "sshd"), "-D", "-e", "-f", str(self._folder / "sshd_config")]
+            self._sshd = sshd = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        wait_for(lambda: b"listening" in log.read_bytes() or sshd.poll() is not None, "sshd")
+        if sshd.poll() is not None:
+            pytest.skip(f"sshd cannot be run here: {log.read_text().strip()}")
+
+    def stop(self) -> None:
+        """Let it answer no more; connections stay as they are."""
+        if self._sshd is not None:
+            self._sshd.kill()
+            self._sshd.wait(5)
+            self._sshd = None
+
+    def connections(self) -> list[int]:
+        """Process ids of the daemon's ends of the connections."""
+        marks = ("sshd-session", f"{self._folder}/sshd_config")
+        commands = ((path.parent.name, _text(path)) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        return [int(pid) for pid, command in commands if all(mark in command for mark in marks)]
+
+    def signal(self, number: int) -> int:
+        """Send a signal to the daemon's ends of the connections: SIGKILL cuts, SIGSTOP stalls them; how many."""
+        pids = self.connections()
+        for pid in pids:
+            os.kill(pid, number)
+        return len(pids)
+
+    def running(self) -> list[int]:
+        """Process ids of what runs over there."""
+        commands = ((path.parent.name, _text(path)) for path in Path("/proc").glob("[0-9]*/environ"))
+        return [int(pid) for pid, environment in commands if f"HWNAS_BOARD={self._folder}" in environment]
+
+    def close(self) -> None:
+        """End all that is still there."""
+        self.stop()
+        self.signal(signal.SIGKILL)
+
+
+def _text(path: Path) -> str:
+    """What is in a file of /proc; nothing where its process has gone."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.fixture
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """A board that answers."""
+    board = Board(_tool("ssh"), tmp_path_factory.mktemp("board"))
+    try:
+        board.start()
+        yield board
+    finally:
+        board.close()
