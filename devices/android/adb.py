@@ -229,8 +229,9 @@ def _state(state: str) -> tuple[str, str]:
 
 
 def _lost(state: str) -> DeviceLost:
-    found, mend = ("went away", "check the cable") if state in ("", "device") else _state(state)
-    return DeviceLost(f"the phone {found} in the middle; {mend}, and run the same command again")
+    found, mend = ("", "check the cable") if state in ("", "device") else _state(state)
+    why = f" (it {found})" if found else ""
+    return DeviceLost(f"the phone went away in the middle{why}; {mend}, and run the same command again")
 
 
 def _brief(text: str) -> str:

@@ -89,9 +89,17 @@ def _is_stale(name: str, touched: str, now: str) -> bool:
     owner = _NAME.fullmatch(name)
     if owner is None:
         return False
-    if owner[1] == _host() and not Path(f"/proc/{owner[2]}").exists() and Path("/proc/self").exists():
+    if owner[1] == _host() and not _lives(owner[2]):
         return True
     return touched.isdigit() and now.isdigit() and int(now) - int(touched) > STALE_S
+
+
+def _lives(pid: str) -> bool:
+    """Whether a process of this computer does more than wait to be buried; in doubt it does."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return not Path("/proc/self").exists()
 
 
 def _host() -> str:
