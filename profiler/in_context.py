@@ -2,11 +2,13 @@
 
 Node names mislead, since a fused node carries the last operator's name and inserted layout changes have none. So from
 the tensor that each executed node produces one walks back in the original graph, over all operators that went into it;
-the time belongs to the heaviest of them. Inserted nodes inherit from their neighbour.
+the time belongs to the heaviest of them. Inserted nodes inherit from their neighbour. Integer kernels keep neither
+their tensors' names nor quite their own, but each is one operator with what quantises its result.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 from ..devices.base import Artifact, NodeTime, NodeTrace
 
 _BLOCKED = "_nchwc"
+_NUMBERED = re.compile(r"_token_\d+$")
+_QUANTISE = "QuantizeLinear"
 _WEIGHT = {"Conv": 3, "ConvTranspose": 3, "Gemm": 3, "MatMul": 3, "LSTM": 3, "GRU": 3, "Einsum": 3}
 _LIGHT = frozenset({"Add", "Mul", "Relu", "Clip", "Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze", "Cast"})
 
@@ -45,7 +49,9 @@ class _Walk:
         import onnx
 
         self.owners = artifact.owners
-        self.producer = _producers(onnx.load_from_string(artifact.data).graph)
+        graph = onnx.load_from_string(artifact.data).graph
+        self.producer = _producers(graph)
+        self.named = {op.name: op for op in graph.node if op.name}
         self.executed = {name: node for node in trace.nodes for name in node.outputs}
         self.boundary = {name for node in trace.nodes for name in self._originals(node)}
         self.sources: dict[str, list[str]] = {}
@@ -76,7 +82,9 @@ class _Walk:
     def _originals(self, node: NodeTime) -> list[str]:
         """Tensors of the original graph that an executed node makes; blocked layouts keep them only in its name."""
         names = (*node.outputs, node.name.removesuffix(_BLOCKED))
-        return [name for name in dict.fromkeys(names) if name in self.producer]
+        found = [name for name in dict.fromkeys(names) if name in self.producer]
+        original = self.named.get(_NUMBERED.sub("", node.name))
+        return found or (list(original.output) if original is not None else [])
 
     def _of_originals(self, outputs: list[str]) -> str:
         """Owner of the heaviest original operator in a node, else of the nearest that has one.
@@ -95,7 +103,9 @@ class _Walk:
         while todo:
             name = todo.pop(0)
             op = self.producer.get(name)
-            if op is not None and id(op) not in covered and (name in outputs or name not in self.boundary):
+            if name not in outputs and (name in self.boundary or (op is not None and op.op_type == _QUANTISE)):
+                continue
+            if op is not None and id(op) not in covered:
                 covered[id(op)] = op
                 todo += op.input
         return list(covered.values())

@@ -36,12 +36,20 @@ def quantise_onnx(artifact: Artifact, samples: Sequence[Sequence[np.ndarray]]) -
     model = _quantised(original, feeds)
     _check_quantised(model)
     onnx_borders.close(model, artifact.data, feeds)
-    owners = dict(artifact.owners)
+    inputs = tuple(border.dtype for border in onnx_borders.read(model)[0])
+    return Quantised(model.SerializeToString(), inputs, _owners(model, artifact.owners))
+
+
+def _owners(model: ModelProto, known: Mapping[str, str]) -> dict[str, str]:
+    """A number is made for who made the value; a value is made for who uses it."""
+    owners = dict(known)
     for node in model.graph.node:
+        made = owners.get(node.output[0], "")
+        for name in node.input if node.op_type not in QUANTISING else ():
+            owners.setdefault(name, made)
         if node.op_type == "QuantizeLinear":
             owners.setdefault(node.output[0], owners.get(node.input[0], ""))
-    inputs = tuple(border.dtype for border in onnx_borders.read(model)[0])
-    return Quantised(model.SerializeToString(), inputs, owners)
+    return {name: owner for name, owner in owners.items() if owner or name in known}
 
 
 class _Reader:
