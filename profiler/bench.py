@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.base import Artifact, Device, DeviceError, LoadReport, NodeTrace, Round, WorkloadFailed
+from ..devices.base import Artifact, Device, DeviceError, DeviceLost, LoadReport, NodeTrace, Round, WorkloadFailed
 from ..devices.session import Session
+from .conditions import DeviceLog, keep_output
 from .lowering import LoweringError
 from .progress import Progress, Silent
 from .protocol import (
@@ -146,6 +147,7 @@ class Bench(AnyBench):
         canary: key of the longest operator, visited in every round of operators; history: its times, by the reference
             where there is one, else in ms.
         last_round: Unix time of the last round's first visit.
+        log: what the device said of itself.
     """
 
     session: Session = field(kw_only=True)
@@ -156,6 +158,10 @@ class Bench(AnyBench):
     canary: str = ""
     history: list[float] = field(default_factory=list)
     last_round: float = 0.0
+    log: DeviceLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = DeviceLog(self.device)
 
     def load(self, artifacts: Mapping[str, Callable[[], Artifact]], step: str) -> dict[str, LoadReport]:
         # In random order: what is loaded first finds other memory than what comes last, which shows in its time.
@@ -168,7 +174,8 @@ class Bench(AnyBench):
                 reports[key] = self.session.load(key, artifacts[key]())
                 self.run_ms[key] = reports[key].warm_run_ms
             except (WorkloadFailed, LoweringError) as error:
-                self.table.finish(key, status="failed", reason=str(error))
+                reason = keep_output(self.table, key, str(error), getattr(error, "output", ""))
+                self.table.finish(key, status="failed", reason=reason)
         self.progress.step(step, len(artifacts), len(artifacts))
         return reports
 
@@ -193,6 +200,7 @@ class Bench(AnyBench):
                 visits[key].append(samples)
             for key in answer.failures:
                 visits.pop(key, None)
+            self.log.cool(self.history)
             pending = self._loaded(self._pending(visits))
             self.progress.step("operators", len(visits) - len(pending), len(visits))
         clock = self.device.clock
@@ -204,17 +212,23 @@ class Bench(AnyBench):
         visits = self.table.all_visits()
         left = {key: max(0, self.protocol.network_visits - len(visits.get(key, []))) for key in self._loaded(keys)}
         total = sum(left.values())
+        long = {key for key in left if visits.get(key) and self._is_long(visits[key][-1])}
         while any(left.values()):
-            self._check_time()
             now = {key for key, n in left.items() if n}
-            answer = self._round(now, self.protocol.network_warmup, self.protocol.network_runs)
-            left = {key: 0 if key in answer.failures else n - (key in now) for key, n in left.items()}
-            self.progress.step("networks", total - sum(left.values()), total)
+            for group, runs in ((now - long, self.protocol.network_runs), (now & long, 1)):
+                self._check_time()
+                answer = self._round(group, self.protocol.network_warmup, runs) if group else Round({}, {}, 0, 0.0)
+                left |= {key: 0 if key in answer.failures else left[key] - 1 for key in group}
+                long |= {key for key, samples in answer.samples.items() if self._is_long(samples)}
+                self.progress.step("networks", total - sum(left.values()), total)
         visits = {key: own for key, own in self.table.all_visits().items() if key in set(keys)}
         failed = {row.key for row in self.table.rows("network") if row.status == "failed"}
         clock = self.device.clock
         speed = full_speed(visits, partial(network_values, clock=clock))
         return {key: estimate_network(visits[key], clock, speed) for key in keys if key in visits and key not in failed}
+
+    def _is_long(self, visit: Timed) -> bool:
+        return bool(network_values([visit], self.device.clock)[0] > self.protocol.long_ms)
 
     def unmeasured(self, keys: Sequence[str], *, networks: bool = False) -> list[str]:
         known = self.table.all_visits()
@@ -233,7 +247,8 @@ class Bench(AnyBench):
 
     def conditions(self) -> dict[str, Any]:
         load = max(self.loads) if self.loads else None
-        return {"preemptions": self.preemptions, "max_load": load, "canary": self.canary, "canary_times": self.history}
+        seen = {"preemptions": self.preemptions, "max_load": load, "canary": self.canary, "canary_times": self.history}
+        return {**seen, **self.log.as_dict()}
 
     def canary_drift(self) -> float | None:
         third = len(self.history) // 3
@@ -249,11 +264,15 @@ class Bench(AnyBench):
         with self.table.batch():
             self.table.add_visits(answer.samples, self.session_id)
             for key, reason in answer.failures.items():
-                self.table.finish(key, status="failed", reason=reason)
+                kept = keep_output(self.table, key, reason, answer.outputs.get(key, ""))
+                self.table.finish(key, status="failed", reason=kept)
+        self.log.add(answer)
         self.preemptions += answer.preemptions
         self.loads.append(answer.load)
         if self.canary in answer.samples:
             self.history.append(_relative(answer.samples[self.canary], self.device.clock))
+        if answer.lost:
+            raise DeviceLost(answer.lost)
         return answer
 
     def _spread_out(self, answer: Round) -> None:
