@@ -19,10 +19,19 @@ def extreme(predict: Callable[[np.ndarray], np.ndarray], encoding: Encoding, sig
     Args:
         predict: (N, decisions) -> (N,).
     """
-    starts = encoding.sample(STARTS, np.random.default_rng(0))
-    found = [_descend(predict, encoding, np.maximum(row, 0), sign) for row in starts]
-    best = min(found, key=lambda item: item[0])[1]
-    return encoding.canonical(best[None])[0]
+    rows = np.maximum(encoding.sample(STARTS, np.random.default_rng(0)), 0)
+    each = np.arange(STARTS)
+    value = np.full(STARTS, np.inf)
+    while True:
+        for i, decision in enumerate(encoding.decisions):
+            options = np.repeat(rows[:, None], len(decision), axis=1)
+            options[:, :, i] = range(len(decision))
+            found = sign * predict(encoding.canonical(options.reshape(-1, rows.shape[1])))
+            rows = options[each, found.reshape(STARTS, -1).argmin(axis=1)]
+        now = sign * predict(encoding.canonical(rows))
+        if not (now < value).any():
+            return encoding.canonical(rows[[int(np.argmin(now))]])[0]
+        value = now
 
 
 def all_skip(encoding: Encoding, otherwise: np.ndarray) -> Codes | None:
@@ -38,19 +47,3 @@ def all_skip(encoding: Encoding, otherwise: np.ndarray) -> Codes | None:
         if named:
             row[i], skips = named[-1], True
     return encoding.canonical(row[None])[0] if skips else None
-
-
-def _descend(
-    predict: Callable[[np.ndarray], np.ndarray], encoding: Encoding, row: np.ndarray, sign: int
-) -> tuple[float, np.ndarray]:
-    value = np.inf
-    while True:
-        for i, decision in enumerate(encoding.decisions):
-            options = np.repeat(row[None], len(decision), axis=0)
-            options[:, i] = range(len(decision))
-            row = options[int(np.argmin(sign * predict(encoding.canonical(options))))]
-            row = np.maximum(row, 0)
-        now = float(sign * predict(encoding.canonical(row[None]))[0])
-        if now >= value:
-            return now, row
-        value = now

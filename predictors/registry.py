@@ -10,7 +10,16 @@ from .base import Predictor, PredictorError
 from .files import PredictorFile
 
 GROUP = "hwnas.predictors"
-_BUILT_IN = {"lut": ".lut:LutPredictor", "flops": ".flops:FlopsPredictor"}
+_BUILT_IN = {
+    "lut": ".lut:LutPredictor",
+    "flops": ".flops:FlopsPredictor",
+    "linear": ".kinds:LinearPredictor",
+    "gbdt": ".kinds:BoostedPredictor",
+    "random-forest": ".kinds:ForestPredictor",
+    "gaussian-process": ".kinds:GaussianProcessPredictor",
+    "mlp": ".kinds:MlpPredictor",
+    "stacked": ".kinds:StackedPredictor",
+}
 _SQLITE = b"SQLite format 3\x00"
 
 

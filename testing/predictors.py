@@ -46,11 +46,14 @@ class PredictorConformance:
     Attributes:
         spec: the space and its arguments, as `load_space` takes them; it has at most 20,000 architectures.
         tolerance: relative error that the expectation and its gradient may have (0.03 or so where they are estimated).
+        slack: how far above the cheapest architecture descent in the logits may end, as a share of the range; a learned
+            predictor has small dents in which it gets stuck.
         portable: another process finds the kind in the registry by its name, and can build the space.
     """
 
     spec: ClassVar[tuple[str, Mapping[str, Any]]] = ("nasbench201", {})
     tolerance: ClassVar[float] = 1e-9
+    slack: ClassVar[float] = 1e-3
     portable: ClassVar[bool] = True
 
     @pytest.fixture(scope="class")
@@ -173,7 +176,7 @@ class PredictorConformance:
         chosen = np.array([[int(v.argmax()) for v in logits]], np.int16)
         reached = float(predictor.predict_codes(space.encoding.canonical(chosen))[0])
         assert loss.item() < start
-        assert reached <= values.min() + 1e-3 * np.ptp(values)
+        assert reached <= values.min() + self.slack * np.ptp(values)
 
     def test_intervals_hold_the_prediction_and_widen_with_coverage(
         self, predictor: Predictor, architectures: list[Architecture]

@@ -1,0 +1,96 @@
+"""An additive model of another predictor, whose expectation is exact: what `expectation` calls a control variate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..profiler.additive import AdditiveModel, CostTerm
+from ..spaces.description import SpaceError
+from ..spaces.space import SearchSpace
+from ..spaces.usage import Term, terms
+from .base import Predictor, PredictorError
+
+SAMPLES = 4096
+RIDGE = 1e-6
+"""Relative to the mean square of a column."""
+
+
+class AdditiveControl(Predictor):
+    """The least-squares fit of a predictor by a sum over its choices and its live operators.
+
+    Such a sum has an exact expectation (see `profiler.additive`), liveness with all its interactions included. It is
+    fitted on predictions, which cost nothing, and says nothing that the predictor does not say.
+
+    Args:
+        predictor: what to fit.
+        seed: of the architectures that it is fitted on.
+    """
+
+    kind: ClassVar[str] = "additive control"
+
+    def __init__(self, predictor: Predictor, seed: int = 0) -> None:
+        super().__init__(predictor.space, predictor.unit)
+        self.model = _fit(predictor, np.random.default_rng(seed))
+
+    def predict_codes(self, codes: np.ndarray) -> NDArray[np.float64]:
+        return self.model.predict(np.asarray(codes))
+
+    def spread(self, codes: np.ndarray, coverage: float) -> NDArray[np.float64]:
+        return np.zeros(len(codes))
+
+    @property
+    def closed_form(self) -> bool:
+        return True
+
+    def expected(self, probabilities: Any) -> Any:
+        self.check_probabilities(probabilities)
+        return self.model.expected(probabilities)
+
+    def save(self, path: str | Path) -> None:
+        raise PredictorError("the control of a predictor is not kept in a file of its own")
+
+    @classmethod
+    def load(cls, path: str | Path, space: SearchSpace) -> Self:
+        raise PredictorError("the control of a predictor is not kept in a file of its own")
+
+
+def _fit(predictor: Predictor, rng: np.random.Generator) -> AdditiveModel:
+    space = predictor.space
+    codes = space.encoding.sample(SAMPLES, rng)
+    value = predictor.predict_codes(codes)
+    live = _live_terms(space)
+    n = len(space.workloads())
+    columns = [np.asarray(codes[:, d, None] == np.arange(len(own)), float) for d, own in enumerate(space.decisions)]
+    used = [_counted(term, n) for term in live]
+    live_counts = sum((own[term.index(codes)] for term, own in zip(live, used, strict=True)), np.zeros((len(codes), n)))
+    design = np.concatenate([*columns, live_counts], axis=1)
+    centred = design - design.mean(axis=0)
+    gram = centred.T @ centred
+    gram[np.diag_indices_from(gram)] += RIDGE * max(float(gram.diagonal().mean()), 1e-30)
+    weights = np.linalg.solve(gram, centred.T @ (value - value.mean()))
+    constant = float(value.mean() - design.mean(axis=0) @ weights)
+    split = np.cumsum([len(d) for d in space.decisions])
+    single = [CostTerm((i,), w) for i, w in enumerate(np.split(weights[: split[-1]], split[:-1]))]
+    joint = [
+        CostTerm(t.decisions, (own @ weights[split[-1] :]).reshape(t.sizes)) for t, own in zip(live, used, strict=True)
+    ]
+    return AdditiveModel(space.encoding, [*single, *joint], constant)
+
+
+def _live_terms(space: SearchSpace) -> list[Term]:
+    """Terms of live operators on which several decisions act; single ones say no more than the choice itself."""
+    try:
+        return [t for t in terms(space.description, live=True) if len(t.decisions) > 1]
+    except SpaceError:
+        return []  # what is dead depends on too much to be held
+
+
+def _counted(term: Term, n: int) -> NDArray[np.float64]:
+    """(entries, n) how often each workload occurs."""
+    entries = term.workloads.shape[1]
+    flat = (term.workloads + 1 + np.arange(entries) * (n + 1)).ravel()
+    return np.bincount(flat, minlength=entries * (n + 1)).reshape(entries, n + 1)[:, 1:].astype(float)

@@ -1,0 +1,115 @@
+"""The contract of a regressor: rows of numbers in, latencies out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Meta = dict[str, Any]
+"""Numbers and texts that JSON can hold."""
+Arrays = dict[str, np.ndarray]
+State = tuple[Meta, Arrays]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Architectures as a regressor sees them, one a row.
+
+    Attributes:
+        choices: (N, D) which category each row has in each categorical column, -1 for none (a choice that is not
+            reached, an operator that is dead).
+        sizes: the categories of each column.
+        numeric: (N, F) finite numbers.
+        names: of the numeric columns.
+        labels: of the categorical columns.
+        graphs: for regressors of graphs; whatever indexes by rows.
+    """
+
+    choices: NDArray[np.int16]
+    sizes: tuple[int, ...]
+    numeric: NDArray[np.float64]
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    graphs: Any = None
+
+    def __post_init__(self) -> None:
+        n = len(self.choices)
+        if self.choices.shape != (n, len(self.sizes)) or self.numeric.shape != (n, len(self.names)):
+            raise ValueError(
+                f"rows of {self.choices.shape} choices and {self.numeric.shape} numbers do not have "
+                f"{len(self.sizes)} sizes and {len(self.names)} names"
+            )
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def take(self, index: Any) -> Rows:
+        """The rows that an index array, a mask or a slice picks."""
+        graphs = None if self.graphs is None else self.graphs[index]
+        return replace(self, choices=self.choices[index], numeric=self.numeric[index], graphs=graphs)
+
+    def with_numeric(self, name: str, column: np.ndarray) -> Rows:
+        """The same with one more numeric column (N,)."""
+        numeric = np.concatenate([self.numeric, np.asarray(column, float)[:, None]], axis=1)
+        return replace(self, numeric=numeric, names=(*self.names, name))
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """What rows must have in common to be predicted by what was fitted on others."""
+        return self.sizes, self.names
+
+
+class Regressor(ABC):
+    """Learns y from rows; errors count relative to y.
+
+    What it is given has been checked (see `fitting`): finite numbers, positive y, at least `min_rows` rows; the rows
+    to predict have the layout of the ones it was fitted on. `predict` takes some thousand rows at a time.
+
+    Attributes:
+        kind: name in the registry.
+        min_rows: it cannot be fitted on fewer.
+        folds: of cross-validation, so that this takes bearable time.
+    """
+
+    kind: ClassVar[str]
+    min_rows: ClassVar[int] = 10
+    folds: ClassVar[int] = 10
+
+    @abstractmethod
+    def fit(self, rows: Rows, y: NDArray[np.float64], rng: np.random.Generator) -> Self:
+        """Learn from (N,) positive y; the same rows and state of `rng` give the same regressor. Returns itself."""
+
+    @abstractmethod
+    def predict(self, rows: Rows) -> NDArray[np.float64]:
+        """(N,) positive."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Everything that `predict` needs, as JSON data and plain numeric arrays."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        """The inverse of `state`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is damaged; whatever it is, no code in it runs.
+        """
+
+
+def nested(states: Mapping[str, State]) -> State:
+    """The states of a regressor's parts as one; `part` takes them apart again."""
+    meta = {name: own for name, (own, _) in states.items()}
+    arrays = {f"{name}/{key}": array for name, (_, own) in states.items() for key, array in own.items()}
+    return meta, arrays
+
+
+def part(name: str, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> State:
+    """The state of one part."""
+    prefix = f"{name}/"
+    return dict(meta[name]), {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}

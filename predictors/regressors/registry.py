@@ -1,0 +1,33 @@
+"""Regressors by kind."""
+
+from __future__ import annotations
+
+import importlib
+
+from ..base import PredictorError
+from .base import Regressor
+
+DEFAULT_KIND = "stacked"
+# A kind is a module here and a line below (and, to be saved and loaded with a space, one in `predictors.kinds`).
+_BUILT_IN = {
+    "linear": ".linear:Linear",
+    "gbdt": ".boosting:BoostedTrees",
+    "random-forest": ".forest:RandomForest",
+    "gaussian-process": ".gaussian_process:GaussianProcess",
+    "mlp": ".mlp:Mlp",
+    "stacked": ".stacked:Stacked",
+}
+
+
+def regressor_kinds() -> tuple[str, ...]:
+    """All known kinds."""
+    return tuple(_BUILT_IN)
+
+
+def regressor_type(kind: str) -> type[Regressor]:
+    """The class of a kind; raises PredictorError where there is none."""
+    if kind not in _BUILT_IN:
+        raise PredictorError(f"there is no regressor of kind {kind!r}; there are: {', '.join(_BUILT_IN)}")
+    module, _, name = _BUILT_IN[kind].partition(":")
+    found: type[Regressor] = getattr(importlib.import_module(module, __package__), name)
+    return found
