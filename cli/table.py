@@ -55,6 +55,7 @@ def show(
         about = json.loads(opened.provenance.to_json())
         calibration, sessions = opened.calibration, opened.sessions()
         delegated = delegation(opened.rows())
+        outputs = opened.records("output")
     known = {name: value for name, value in about.items() if value not in ("", {}, None)}
     environment = known.pop("environment", {})
     known |= {"delegated": str(delegated)} if delegated else {}
@@ -75,6 +76,7 @@ def show(
             "pending": [row.key for row in rows if row.status == PENDING],
             "calibration": calibration,
             "delegation": delegated and delegated.as_dict(),
+            "outputs": outputs,
             "sessions": [{"session": number, **environment} for number, environment in sessions.items()],
             "rows": [{**row_dict(row), "kind": row.kind, "phases": row.phases} for row in rows],
         }

@@ -163,7 +163,7 @@ class Runtime(ABC):
     def conditions(self) -> dict[str, Any]:
         """What changes meanwhile and times depend on, as JSON data; asked once a round.
 
-        A sentence under "doubt" is shown to the user.
+        The sentences under "doubts" are shown to the user.
         """
         return {}
 
@@ -188,7 +188,8 @@ class Device(ABC):
     artifacts it loads; ``exact`` (values are computed, nothing is timed); ``dtypes`` it has; ``capabilities``
     ("trace"); ``settings_type``; ``connections``, the names of what it takes to reach it, on which times do not depend
     and which is in no table; ``closing_s`` and ``pause_s``, how long its agent may take to clean up, and may pause
-    within a request; ``for_testing`` (not listed to users).
+    within a request; ``cooling_s``, how long all pauses between rounds may be, for a device that heats up;
+    ``for_testing`` (not listed to users).
 
     Raises:
         DeviceError: settings or connections that this device does not have.
@@ -204,6 +205,7 @@ class Device(ABC):
     connections: ClassVar[tuple[str, ...]] = ()
     closing_s: ClassVar[float] = 0.0
     pause_s: ClassVar[float] = 0.0
+    cooling_s: ClassVar[float] = 0.0
     for_testing: ClassVar[bool] = False
 
     def __init__(self, settings: Settings | None = None, connection: Mapping[str, Any] | None = None) -> None:

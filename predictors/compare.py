@@ -149,6 +149,7 @@ class _Compare:
     def _judge(self, taken: Taken) -> Comparison:
         latency = {key: e.value for key, e in taken.estimates.items()}
         visits, failed = taken.visits, taken.failed
+        self.doubts += taken.conditions.get("doubts", [])
         self.doubts += [f"left out, not measured: {a.short()}: {reason}" for a, reason in failed]
         if not any(key in latency for key in self.chosen):
             raise HwnasError(f"none of the networks could be measured: {failed[0][1]}")

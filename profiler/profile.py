@@ -253,7 +253,9 @@ class _Profile:
 
     def _note_conditions(self, bench: AnyBench, table: LatencyTable) -> None:
         drift = bench.canary_drift()
-        table.add_record("conditions", {**bench.conditions(), "canary_drift": drift, "phases": self.phases})
+        conditions = bench.conditions()
+        self.doubts += conditions.get("doubts", [])
+        table.add_record("conditions", {**conditions, "canary_drift": drift, "phases": self.phases})
         if drift is not None and abs(drift) > CANARY:
             self.doubts.append(
                 f"an operator visited throughout moved by {100 * drift:+.1f} % meanwhile: the machine was not steady"

@@ -60,6 +60,7 @@ class Android(Device):
     connections = ("serial", "benchmark_binary")
     closing_s = REMOVE_S + 1.0
     pause_s = PAUSE_S + RUN_LIMIT_S
+    cooling_s = 120.0
 
     @classmethod
     def unavailable(cls) -> Unavailable | None:
