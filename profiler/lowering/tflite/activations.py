@@ -5,6 +5,7 @@ from __future__ import annotations
 from ....spaces.tracer import Node
 from ..operators import argument
 from .builder import Builder, Laid, Table
+from .fusing import activated
 from .operands import Operand, combined, converted, elementwise, unary
 from .pointwise import floating, select
 
@@ -20,7 +21,7 @@ def _clip(b: Builder, node: Node) -> Laid:
     x = converted(b, node.args[0], node.outputs[0].dtype)
     kind = _CLIPS.get((low, high)) if node.outputs[0].dtype == "float32" else None
     if kind is not None:
-        return (b.fuse(node.args[0], kind) if b.dtype(node.args[0]) == "float32" else None) or unary(b, kind, x)
+        return activated(b, node.args[0], kind) or unary(b, kind, x)
     return _between(b, x, low, high)
 
 

@@ -13,7 +13,7 @@ import torch
 from ....spaces.tracer import Graph, Node, Ref, Value
 from ..operators import Handlers, Unsupported
 from .layout import NHWC, Order, Shape, at_the_border, coalesced, natural, same_memory, stored, viewed
-from .model import ACTIVATIONS, FUSED, FUSING, Operator, Subgraph, Tensor, check_dtype
+from .model import FUSED, FUSING, Operator, Subgraph, Tensor, check_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +144,15 @@ class Builder:
         self.operators.append(op)
         return op.outputs
 
-    def fuse(self, ref: Ref, activation: str) -> Laid | None:
-        """Let the operator that computes this value apply an activation to it, if it can and nobody else reads it."""
-        laid = self.laid(ref)
-        tensor = laid.tensor
+    def only_reader_of(self, ref: Ref) -> Operator | None:
+        """The operator whose result this value is, if it was made for it and nothing else reads the value; what is
+        read here next may then become part of that operator."""
+        tensor = self.laid(ref).tensor
         while tensor.maker is not None and tensor.maker.kind == "RESHAPE":
             tensor = _source(tensor.maker)
         op = tensor.maker
-        if op is None or op.node != self._made_by.get(ref.id) or self._readers[ref.id] != 1:
-            return None
-        if op.options.get(FUSED) != 0 or tensor.dtype != "float32":
-            return None
-        op.options[FUSED] = ACTIVATIONS[activation]
-        return laid
+        made_here = op is not None and op.node == self._made_by.get(ref.id)
+        return op if made_here and self._readers[ref.id] == 1 and tensor.dtype == "float32" else None
 
     # -- moving
 
@@ -216,13 +212,25 @@ class Builder:
             return self.reshape(laid.tensor, stored(laid.shape, order))
         return self.transpose(laid.tensor, [laid.order.index(axis) for axis in order])
 
-    def view(self, laid: Laid, shape: Sequence[int]) -> Laid:
-        """torch's view: the same elements, counted in torch's order, in another shape."""
+    def view(self, laid: Laid, shape: Sequence[int], wanted: Order | None = None) -> Laid:
+        """torch's view: the same elements, counted in torch's order, in another shape; see `viewed`."""
         after = tuple(shape)
         if after == laid.shape:
             return laid
-        needed, order = viewed(laid.shape, laid.order, after)
-        return Laid(self.reshape(self.at(laid, needed), stored(after, order)), after, order)
+        way = viewed(laid.shape, laid.order, after, wanted)
+        tensor = laid.tensor
+        if way.needed != way.given:
+            tensor = self._split(tensor, stored(way.sizes, way.given))
+            narrow = len(tensor.shape) - len(way.sizes)
+            tensor = self.transpose(tensor, [*range(narrow), *(narrow + way.given.index(part) for part in way.needed)])
+        return Laid(self.reshape(tensor, stored(after, way.order)), after, way.order)
+
+    def _split(self, tensor: Tensor, sizes: Shape) -> Tensor:
+        """The tensor with axes of these sizes, and before them perhaps some of size 1 if it has them there."""
+        narrow = len(tensor.shape) - len(sizes)
+        if narrow >= 0 and tensor.shape == (1,) * narrow + sizes:
+            return tensor
+        return self.reshape(tensor, sizes)
 
     # -- the result
 

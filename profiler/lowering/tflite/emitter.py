@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ....spaces.tracer import Graph
 from ..fuse import fused
 from ..operators import Unsupported
-from . import activations, convolutions, matrices, norms, pointwise, pooling, reductions, resizing, shapes
+from . import activations, convolutions, indexing, matrices, norms, pointwise, pooling, reductions, resizing, shapes
 from .builder import Builder, Handler, Laid
 from .writer import write
 
@@ -16,7 +16,9 @@ __all__ = ["Unsupported", "emit"]
 
 def handlers() -> dict[str, Handler]:
     """All aten operators that the emitter covers."""
-    modules = (activations, convolutions, matrices, norms, pointwise, pooling, reductions, resizing, shapes)
+    modules = (
+        activations, convolutions, indexing, matrices, norms, pointwise, pooling, reductions, resizing, shapes,
+    )  # fmt: skip
     return {name: handler for module in modules for name, handler in module.TABLE.items()}
 
 

@@ -7,7 +7,8 @@ in memory as (N, H, W, C). Permuting a tensor in torch only changes its order; n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def stored(shape: Sequence[T], order: Order) -> tuple[T, ...]:
     return tuple(shape[axis] for axis in order)
 
 
-def same_memory(shape: Sequence[int], first: Order, second: Order) -> bool:
+def same_memory(shape: Sequence[int], first: Sequence[int], second: Sequence[int]) -> bool:
     """Whether both orders put the elements at the same places: axes of size 1 may lie anywhere."""
     return [axis for axis in first if shape[axis] != 1] == [axis for axis in second if shape[axis] != 1]
 
@@ -42,53 +43,103 @@ def last(order: Order, axis: int) -> Order:
     return (*(other for other in order if other != axis), axis)
 
 
-def viewed(before: Shape, order: Order, after: Shape) -> tuple[Order, Order]:
-    """How a tensor of shape ``before`` is seen as ``after`` (torch's view, same elements) with the least movement.
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a tensor is seen in another shape (torch's view) with the least movement.
 
-    Axes that are split or merged belong to one group on each side; groups may lie in memory in any order, but the axes
-    inside a group must lie together and in torch's order.
-
-    Returns:
-        the order that the tensor must have first (the one it has wherever possible), and that of the result.
+    First it is split into ``sizes`` of which the axes of both shapes are products; nothing moves for that. They lie
+    in the order ``given``; where that is not ``needed``, they are moved. Merged they are the result, in ``order``.
     """
-    if not before:
-        return order, natural(len(after))
-    place = {axis: i for i, axis in enumerate(order)}
-    groups = _groups(before, after)
 
-    def position(group: tuple[list[int], list[int]]) -> int:
-        wide = [place[axis] for axis in group[0] if before[axis] != 1]
-        return min(wide or [place[axis] for axis in group[0]])
-
-    groups.sort(key=position)
-    needed = tuple(axis for group in groups for axis in group[0])
-    result = tuple(axis for group in groups for axis in group[1])
-    return (order if same_memory(before, order, needed) else needed), result
+    sizes: Shape
+    given: Order
+    needed: Order
+    order: Order
 
 
-def _groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
-    """The smallest runs of axes of both shapes that hold the same number of elements."""
-    groups: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(before) and j < len(after):
-        left, right = [i], [j]
-        i, j = i + 1, j + 1
+def viewed(before: Shape, order: Order, after: Shape, wanted: Order | None = None) -> View:
+    """The way from a tensor of shape ``before`` in ``order`` to the shape ``after``.
+
+    Args:
+        wanted: the order that the result had best, used where something must move anyway. Without it, what lies
+            innermost stays innermost, and the rest keeps its succession.
+    """
+    parts: list[_Part] = []
+    bundles: dict[int, list[int]] = {}  # axes of the result, by the first of those that cannot be told apart
+    for left, right in _groups(before, after):
+        split = _split(left, right, before, after)
+        bundles.update({axis: [axis] for axis in right} if split else {right[0]: right})
+        parts += split or [_Part(before[axis], axis, right[0]) for axis in left]
+    given = tuple(sorted(range(len(parts)), key=lambda i: (order.index(parts[i].source), i)))
+    starts = {parts[i].bundle: place for place, i in reversed(list(enumerate(given)))}
+    innermost = parts[given[-1]].bundle if given else None
+    succession = sorted(bundles, key=lambda bundle: (bundle == innermost, starts[bundle]))
+    needed = _together(parts, succession)
+    if wanted is not None and needed != given:
+        succession = sorted(bundles, key=wanted.index)
+        needed = _together(parts, succession)
+    wide = [axis for bundle in succession for axis in bundles[bundle]]
+    return View(tuple(part.size for part in parts), given, needed, _with_narrow(after, wide))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A piece of an axis ``source`` that becomes a piece of the axes called ``bundle``."""
+
+    size: int
+    source: int
+    bundle: int
+
+
+def _together(parts: Sequence[_Part], succession: Sequence[int]) -> Order:
+    return tuple(i for bundle in succession for i, part in enumerate(parts) if part.bundle == bundle)
+
+
+def _with_narrow(shape: Shape, wide: Sequence[int]) -> Order:
+    """An order of all axes, those of size 1 included: a usual one if the others lie so."""
+    order = list(wide)
+    for axis, size in enumerate(shape):
+        if size == 1:
+            order.insert(order.index(axis - 1) + 1 if axis else 0, axis)
+    usual = [natural(len(shape)), *([NHWC] if len(shape) == 4 else [])]
+    return next((each for each in usual if same_memory(shape, each, order)), tuple(order))
+
+
+def _groups(before: Shape, after: Shape) -> Iterator[tuple[list[int], list[int]]]:
+    """The smallest runs of axes of both shapes with the same number of elements; axes of size 1 are in none."""
+    first = iter([axis for axis, size in enumerate(before) if size != 1])
+    second = iter([axis for axis, size in enumerate(after) if size != 1])
+    for axis in first:
+        left, right = [axis], [next(second)]
         a, b = before[left[0]], after[right[0]]
         while a != b:
-            if (a < b and i < len(before)) or j >= len(after):
-                a *= before[i]
-                left.append(i)
-                i += 1
+            if a < b:
+                left.append(next(first))
+                a *= before[left[-1]]
             else:
-                b *= after[j]
-                right.append(j)
-                j += 1
-        groups.append((left, right))
-    if not groups:  # the result has no axes at all
-        return [(list(range(len(before))), [])]
-    groups[-1][0].extend(range(i, len(before)))
-    groups[-1][1].extend(range(j, len(after)))
-    return groups
+                right.append(next(second))
+                b *= after[right[-1]]
+        yield left, right
+
+
+def _split(left: Sequence[int], right: Sequence[int], before: Shape, after: Shape) -> list[_Part]:
+    """The pieces of which the axes of both sides consist; none if their borders do not fit, as in (2, 3) -> (3, 2)."""
+    parts: list[_Part] = []
+    sources, targets = list(left), list(right)
+    a, b = before[sources[0]], after[targets[0]]
+    while sources:
+        size = min(a, b)
+        if a % size or b % size:
+            return []
+        parts.append(_Part(size, sources[0], targets[0]))
+        a, b = a // size, b // size
+        if a == 1:
+            sources.pop(0)
+            a = before[sources[0]] if sources else 1
+        if b == 1:
+            targets.pop(0)
+            b = after[targets[0]] if targets else 1
+    return parts
 
 
 def coalesced(shape: Shape, permutation: Sequence[int]) -> tuple[Shape, tuple[int, ...]]:

@@ -18,7 +18,6 @@ FUSING = frozenset(
         "AVERAGE_POOL_2D",
     }
 )  # fmt: skip
-ACTIVATIONS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 DTYPES = frozenset({"float32", "int32", "int64", "bool", "float16", "int8", "uint8", "int16"})
 
 

@@ -9,6 +9,7 @@ import torch
 from ....spaces.tracer import Node, Ref
 from ..operators import Unsupported, argument
 from .builder import Builder, Handler, Laid, Table
+from .fusing import biased
 from .layout import Shape, stored
 from .operands import Operand, aligned, combined, converted, elementwise, unary
 
@@ -53,6 +54,10 @@ def _binary(kind: str) -> Handler:
             if kind not in _OF_BOOLS:
                 raise Unsupported(f"aten.{node.op} of bools")
             return elementwise(b, _OF_BOOLS[kind], [left, right], out.shape, "bool")
+        if kind == "ADD" and _are_tensors(b, left, right) and argument(node, 2, "alpha", 1) == 1:
+            whole = biased(b, left, right) or biased(b, right, left)
+            if whole is not None:
+                return whole
         if kind in ("ADD", "SUB"):
             right = _scaled(b, right, argument(node, 2, "alpha", 1), out.dtype)
         if kind == "DIV" and out.dtype == "float32" and not isinstance(right, Ref) and abs(right) > 1e-30:
@@ -61,6 +66,10 @@ def _binary(kind: str) -> Handler:
         return elementwise(b, kind, [left, right], out.shape, out.dtype)
 
     return handler
+
+
+def _are_tensors(b: Builder, *args: Operand) -> bool:
+    return all(isinstance(arg, Ref) and b.dtype(arg) == "float32" for arg in args)
 
 
 def _scaled(b: Builder, arg: Operand, factor: float, dtype: str) -> Operand:

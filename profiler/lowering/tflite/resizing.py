@@ -10,9 +10,10 @@ import torch
 from ....spaces.tracer import Node
 from ..operators import Unsupported, argument
 from .builder import Builder, Laid, Table
+from .indexing import picked
 from .layout import NHWC, stored
 from .model import Tensor
-from .shapes import cut, picked
+from .shapes import cut
 from .windows import pad
 
 TABLE = Table()
