@@ -236,6 +236,10 @@ class Board:
             os.kill(pid, number)
         return len(pids)
 
+    def logins(self) -> int:
+        """How often somebody was let in since the start."""
+        return (self._folder / "log").read_text().count("Accepted publickey")
+
     def running(self) -> list[int]:
         """Process ids of what runs over there."""
         commands = ((path.parent.name, _text(path)) for path in Path("/proc").glob("[0-9]*/environ"))

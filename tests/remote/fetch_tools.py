@@ -106,7 +106,11 @@ def unpack(folder: Path, packages: list[str], architecture: str, *only: str) -> 
     """Download packages of the release, of its dependencies only what is named, and unpack them into the folder."""
     download = folder.with_name(folder.name + ".debs")
     download.mkdir(exist_ok=True)
-    call(*apt_get(architecture), "download", *packages, cwd=download)
+    try:
+        call(*apt_get(architecture), "download", *packages, cwd=download)
+    except Missing:  # the lists may be older than the mirror
+        shutil.rmtree(FOLDER / f"apt-{architecture}", ignore_errors=True)
+        call(*apt_get(architecture), "download", *packages, cwd=download)
     folder.mkdir()
     for package in sorted(download.glob("*.deb")):
         with subprocess.Popen(["dpkg", "--fsys-tarfile", package], stdout=subprocess.PIPE) as tar:

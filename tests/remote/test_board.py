@@ -114,12 +114,12 @@ def test_who_is_not_let_in_is_told(board: Any) -> None:
         create("simulated").open(agent=agent)
 
 
-def test_a_cut_while_profiling_costs_nothing(board: Any, agent: str, rounds: Any, tmp_path: Path, caplog: Any) -> None:
+def test_cuts_while_profiling_cost_nothing(board: Any, agent: str, rounds: Any, tmp_path: Path) -> None:
     rounds[2] = rounds[6] = lambda: board.signal(signal.SIGKILL)
     request = ProfileRequest(create("cpu"), load_space(SPACE, {}), tmp_path / "t", protocol=QUICK, agent=agent)
     result = profile(request)
     assert result.failed == {}
-    assert [record.getMessage() for record in caplog.records if "broke" in record.getMessage()] != []
+    assert board.logins() == 3
     with LatencyTable.open(tmp_path / "t") as table:
         assert all(len(visits) >= 3 for visits in table.all_visits().values())
 
