@@ -28,7 +28,7 @@ COMMANDS = {
     "compare": "Set predicted against measured latency of whole networks.",
     "search": "Find the most accurate architecture at a latency, train it and measure it.",
     "train": "Train the network of an architecture.",
-    "export": "Write a network as ONNX or as an exported program.",
+    "export": "Write a network as ONNX, TFLite or an exported program.",
 }
 
 # Typer's own classes of these names, or click's, which older versions build on.

@@ -101,6 +101,14 @@ def search(
     batch: Batch = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration-data",
+            metavar="DATA",
+            help="Images by which networks are calibrated that are measured in int8; default: those of --data.",
+        ),
+    ] = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
     compute: Annotated[
@@ -154,6 +162,7 @@ def search(
         Option("--batch", "batch", batch),
         Option("--threads", "threads", threads),
         Option("--dtype", "dtype", dtype),
+        Option("--calibration-data", "calibration_data", calibration),
         Option("--agent", "agent", agent),
         Option("--agent-python", "agent_python", agent_python),
         Option("--compute", "compute", compute),

@@ -17,12 +17,12 @@ from ..spaces.architecture import Architecture
 from .algorithm import Algorithm, Budget, SearchError
 from .algorithms import algorithm_settings, algorithm_type, create_algorithm
 from .config import SearchConfig
+from .deployed import write_models
 from .depthwise import with_quick_depthwise
 from .derive import Derived, most_probable
 from .distributed import Ranks
 from .drawing import network_png
 from .engine import Engine
-from .export import export
 from .goals import Goal, Latency
 from .landed import Landing
 from .landing import LandingRequest, land
@@ -126,6 +126,7 @@ class SearchJob:
             agent_python=self.config.agent_python,
             seed=self.config.seed,
             progress=progress,
+            calibration=self.prepared.calibration,
         )
         with measuring:
             yield Latency(self.space, [Goal(measuring, goal.target, goal.weight)])
@@ -175,6 +176,7 @@ class SearchJob:
             seed=self.config.seed,
             agent=self.config.agent,
             agent_python=self.config.agent_python,
+            calibration=self.prepared.calibration,
         )
         try:
             landing = land(request, progress)
@@ -224,16 +226,11 @@ class SearchJob:
         return trained
 
     def _export(self, architecture: Architecture, trained: Trained | None) -> None:
-        """The deployable model; a space that ONNX cannot express has none."""
+        """The deployable models."""
         if trained is None or self.ranks.rank != 0:
             return
-        device = self.prepared.final.device
-        batch = device.settings.batch if device is not None else 1
-        weights = self.folder.path / "final" / WEIGHTS_FILE
-        try:
-            export(self.space, architecture, self.folder.path / "model.onnx", weights=weights, batch=batch, force=True)
-        except HwnasError as error:
-            self.warnings.append(f"no model.onnx was written: {error}")
+        folder = self.folder.path
+        self.warnings += write_models(self.prepared, architecture, folder, folder / "final" / WEIGHTS_FILE)
 
     def _draw(self, architecture: Architecture) -> None:
         if self.ranks.rank != 0:

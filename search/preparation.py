@@ -13,9 +13,11 @@ from ..errors import HwnasError
 from ..predictors.agreement import check_device
 from ..predictors.base import Predictor
 from ..predictors.registry import load_predictor
+from ..profiler.calibration_data import CalibrationData
 from ..spaces.registry import load_space
 from ..spaces.space import SearchSpace
 from .config import SearchConfig
+from .data.calibration import IMAGES, first_images, load_calibration_data
 from .data.data import Data, DataError, check_data
 from .data.registry import load_data
 from .goals import Goal, Latency
@@ -53,6 +55,7 @@ class Prepared:
         predictors: of the goals that have one, in their order.
         latency: the goals that have a predictor and a target; None where there are none.
         final: where the result is measured.
+        calibration: by which networks are calibrated that are measured there in int8; None where they are not.
     """
 
     space: SearchSpace
@@ -61,6 +64,7 @@ class Prepared:
     latency: Latency | None
     data: Data
     final: FinalDevice
+    calibration: CalibrationData | None = None
 
 
 def resolve(config: SearchConfig) -> tuple[SearchConfig, SearchSpace]:
@@ -98,7 +102,8 @@ def prepare(config: SearchConfig, space: SearchSpace) -> Prepared:
     final = final_device(config, predictors)
     if config.latency == "measured" and final.device is None:
         raise DeviceError(f"latency is to be measured, but {final.reason}")
-    return Prepared(space, option, predictors, latency, _data(config, space), final)
+    data = _data(config, space)
+    return Prepared(space, option, predictors, latency, data, final, _calibration(config, space, data, final.device))
 
 
 def space_option(config: SearchConfig) -> str:
@@ -176,3 +181,15 @@ def _data(config: SearchConfig, space: SearchSpace) -> Data:
             f"batch of {search.arch_batch_size} (search.arch_batch_size)"
         )
     return data
+
+
+def _calibration(config: SearchConfig, space: SearchSpace, data: Data, device: Device | None) -> CalibrationData | None:
+    """The first images that are trained on, unless others are named."""
+    dtype = device.settings.dtype if device is not None else "none"
+    if config.calibration_data is not None and dtype != "int8":
+        raise ConfigError(
+            f"--calibration-data is for a result that is measured in int8, this one's precision is {dtype}"
+        )
+    if config.calibration_data is not None:
+        return load_calibration_data(config.calibration_data, space)
+    return first_images(data.name, data.train, IMAGES) if dtype == "int8" else None

@@ -28,6 +28,10 @@ MADE = (
     "landing-*.db",
     "measured.*",
     "model.onnx",
+    "model-int8.onnx",
+    "model.tflite",
+    "model-fp16.tflite",
+    "model-int8.tflite",
     CONFIG,
 )
 """What a run makes, in glob patterns; `--force` removes this and nothing else, the configuration last."""
