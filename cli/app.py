@@ -25,6 +25,8 @@ COMMANDS = {
     "profile": "Measure the operators of a space on a device: a latency table.",
     "table": "Show, check, compare, export and import latency tables.",
     "predict": "Predict the latency of architectures.",
+    "fit": "Fit a predictor on measured networks.",
+    "evaluate": "Judge a kind of predictor on a table of measured architectures.",
     "compare": "Set predicted against measured latency of whole networks.",
     "search": "Find the most accurate architecture at a latency, train it and measure it.",
     "train": "Train the network of an architecture.",

@@ -12,10 +12,13 @@ from .measuring import (
     AgentPython,
     Architectures,
     Batch,
+    BenchmarkBinary,
     CalibrationSource,
     Dtype,
+    Gpu,
     MoreArchitectures,
     Predictor,
+    Serial,
     Threads,
     calibration_data,
     create_device,
@@ -35,6 +38,7 @@ app = new_app()
         "hwnas compare --predictor tables/cpu-proxyless.db --device cpu",
         "hwnas compare --predictor cpu.db --device cpu --space nasbench201 --networks 40 --seed 1 --out results/nb201",
         "hwnas compare --predictor cpu.db --device cpu --arch a.json b.json",
+        "hwnas compare --predictor tables/android-proxyless.db --benchmark-binary ./benchmark_model",
     )
 )
 def compare(
@@ -55,9 +59,12 @@ def compare(
     batch: Batch = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    gpu: Gpu = None,
     calibration: CalibrationSource = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
+    serial: Serial = None,
+    benchmark_binary: BenchmarkBinary = None,
     quiet: Quiet = False,
     json_file: Json = None,
 ) -> None:
@@ -77,7 +84,16 @@ def compare(
     asked = load_space(space, space_arguments)
     loaded = load_predictor(predictor, asked, space_option=space_option(space, space_arguments))
     made_for = (loaded.origin.device, loaded.origin.settings) if loaded.origin else None
-    on = create_device(device, made_for=made_for, batch=batch, threads=threads, dtype=dtype)
+    on = create_device(
+        device,
+        made_for=made_for,
+        batch=batch,
+        threads=threads,
+        dtype=dtype,
+        gpu=gpu,
+        serial=serial,
+        benchmark_binary=benchmark_binary,
+    )
     folder = out or Path("results") / file_name("compare", on.name, asked.name)
     request = CompareRequest(
         predictor=loaded,

@@ -37,6 +37,19 @@ CalibrationSource = Annotated[
         "without it random numbers, which do for times.",
     ),
 ]
+Serial = Annotated[
+    str | None,
+    typer.Option(
+        "--serial", metavar="S", help="Of android: the phone, as `adb devices` lists it; the only one if none."
+    ),
+]
+BenchmarkBinary = Annotated[
+    str | None,
+    typer.Option(
+        "--benchmark-binary", metavar="PATH", help="Of android: TFLite's benchmark_model, built for the phone's ABI."
+    ),
+]
+Gpu = Annotated[bool | None, typer.Option("--gpu", help="Of android: the phone's GPU runs the models.")]
 Predictor = Annotated[
     str, typer.Option("--predictor", metavar="P", help="A latency table, another predictor's file, or `flops`.")
 ]
@@ -76,6 +89,9 @@ def create_device(
     batch: int | None = None,
     threads: int | None = None,
     dtype: str | None = None,
+    gpu: bool | None = None,
+    serial: str | None = None,
+    benchmark_binary: str | None = None,
 ) -> Device:
     """The device that the options name.
 
@@ -83,18 +99,18 @@ def create_device(
         made_for: device and settings of a predictor, which stand in for options that were not given. Only what cannot
             do harm is taken from there, since a predictor's file may come from a stranger.
     """
-    from ..devices.registry import create
+    from ..devices.registry import SAFE_SETTINGS, create
 
-    given: dict[str, Any] = {"batch": batch, "threads": threads, "dtype": dtype}
+    given: dict[str, Any] = {"batch": batch, "threads": threads, "dtype": dtype, "gpu": gpu}
     if made_for is not None:
         device, settings = made_for
         name = name or device
         if name == device:
-            known = {key: settings.get(key) for key in ("batch", "threads", "dtype", "optimization")}
+            known = {key: settings.get(key) for key in SAFE_SETTINGS}
             given = known | {key: value for key, value in given.items() if value is not None}
     if name is None:
         raise UsageProblem("--device is missing: this predictor is tied to none")
-    return create(name, **given)
+    return create(name, connection={"serial": serial, "benchmark_binary": benchmark_binary}, **given)
 
 
 def calibration_data(spec: str | None, space: SearchSpace, device: Device) -> CalibrationData | None:

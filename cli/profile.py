@@ -10,8 +10,11 @@ from .measuring import (
     Agent,
     AgentPython,
     Batch,
+    BenchmarkBinary,
     CalibrationSource,
     Dtype,
+    Gpu,
+    Serial,
     Threads,
     calibration_data,
     create_device,
@@ -35,6 +38,7 @@ app = new_app()
         "hwnas profile --device cpu --space my_net.py:space --space-arg width=0.5 --threads 2",
         "hwnas profile --device cpu --dtype int8 --space proxyless-small --calibration-data digits:28",
         "hwnas profile --device cpu --agent 'ssh board python3' --out board.db",
+        "hwnas profile --device android --benchmark-binary ./benchmark_model --budget 30m",
     )
 )
 def profile(
@@ -51,9 +55,12 @@ def profile(
     batch: Batch = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    gpu: Gpu = None,
     calibration: CalibrationSource = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
+    serial: Serial = None,
+    benchmark_binary: BenchmarkBinary = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the visits.")] = 0,
     quiet: Quiet = False,
     json_file: Json = None,
@@ -71,7 +78,15 @@ def profile(
         raise UsageProblem(f"--method {method!r} is not one of {', '.join(get_args(Method))}")
     protocol = MeasuringProtocol(tolerance=share(tolerance, "--tolerance"), max_visits=max_visits)
     limit = seconds(budget, "--budget")
-    on = create_device(device, batch=batch, threads=threads, dtype=dtype)
+    on = create_device(
+        device,
+        batch=batch,
+        threads=threads,
+        dtype=dtype,
+        gpu=gpu,
+        serial=serial,
+        benchmark_binary=benchmark_binary,
+    )
     asked = load_space(space, space_arguments)
     path = out or Path("tables") / f"{file_name(device, asked.name, *_unusual(on, space_arguments))}.db"
     request = ProfileRequest(
@@ -119,6 +134,7 @@ def _unusual(device: "Device", arguments: list[str] | None) -> list[str]:
     parts = [] if settings.batch == 1 else [f"b{settings.batch}"]
     parts += [] if settings.threads == 1 else [f"t{settings.threads}"]
     parts += [] if settings.dtype == "fp32" else [settings.dtype]
+    parts += ["gpu"] if getattr(settings, "gpu", False) else []
     return [*parts, *(arguments or [])]
 
 

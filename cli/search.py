@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import Json, Output, Quiet, SpaceArguments, examples, keeping, new_app, pairs
-from .measuring import Agent, AgentPython, Batch, Dtype, Threads, file_name
+from .measuring import Agent, AgentPython, Batch, BenchmarkBinary, Dtype, Gpu, Serial, Threads, file_name
 from .processes import Processes, is_first, run_in_processes
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def search(
     batch: Batch = None,
     threads: Threads = None,
     dtype: Dtype = None,
+    gpu: Gpu = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -111,6 +112,8 @@ def search(
     ] = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
+    serial: Serial = None,
+    benchmark_binary: BenchmarkBinary = None,
     compute: Annotated[
         str | None, typer.Option(help="Where to train: auto (default; CUDA where there is one), cpu or cuda.")
     ] = None,
@@ -162,9 +165,12 @@ def search(
         Option("--batch", "batch", batch),
         Option("--threads", "threads", threads),
         Option("--dtype", "dtype", dtype),
+        Option("--gpu", "gpu", gpu),
         Option("--calibration-data", "calibration_data", calibration),
         Option("--agent", "agent", agent),
         Option("--agent-python", "agent_python", agent_python),
+        Option("--serial", "serial", serial),
+        Option("--benchmark-binary", "benchmark_binary", benchmark_binary),
         Option("--compute", "compute", compute),
         Option("--torch-threads", "torch_threads", torch_threads),
     )

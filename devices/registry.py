@@ -24,6 +24,8 @@ _BUILT_IN = {
     "simulated": "hwnas.testing.simulated:Simulated",
 }
 _FOR_TESTING = ("simulated",)
+SAFE_SETTINGS = ("batch", "threads", "dtype", "optimization", "gpu")
+"""What may be taken from a predictor's file, which may come from a stranger."""
 _PLANNED = {"gpu": "pt2"}
 _NOT_YET = Unavailable("not in this version of hwnas", "use cpu or flops, or a package that adds it")
 

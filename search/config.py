@@ -15,8 +15,8 @@ from .validation import ConfigError, Problems, read
 
 __all__ = ["ConfigError", "GoalConfig", "Option", "SearchConfig", "read_config"]
 
-COMMANDS = ("agent", "agent_python")
-"""What starts a program; taken from the command line only."""
+COMMANDS = ("agent", "agent_python", "benchmark_binary", "serial")
+"""What starts a program, or names a person's phone; taken from the command line only."""
 MAY_DIFFER = ("torch_threads", "compute")
 """What may change when a run goes on: the result is as good, though not bit-identical."""
 
@@ -44,10 +44,10 @@ class SearchConfig:
         space, space_args: as `load_space` takes them. data: as `load_data` takes it; None: what suits the space.
         goals: none where latency plays no part.
         latency: predicted, or measured on the device for every network that is sampled.
-        device, batch, threads, dtype: where the result is measured; None: as the predictor's.
-        calibration_data: by which int8 networks are calibrated, as `data`; None: those that are trained on.
+        device, batch, threads, dtype, gpu: where the result is measured; None: as the predictor's.
         compute: where the search itself runs. torch_threads: its threads; None: as torch chooses.
         agent, agent_python: where the measuring process runs (see `Device.open`); in no file.
+        benchmark_binary, serial: how device android is reached; in no file.
     """
 
     space: str = "proxyless"
@@ -59,7 +59,7 @@ class SearchConfig:
     batch: int | None = None
     threads: int | None = None
     dtype: str | None = None
-    calibration_data: str | None = None
+    gpu: bool | None = None
     seed: int = 0
     compute: Literal["auto", "cpu", "cuda"] = "auto"
     torch_threads: int | None = None
@@ -68,6 +68,8 @@ class SearchConfig:
     landing: LandingSettings = field(default_factory=LandingSettings)
     agent: str | None = None
     agent_python: str | None = None
+    benchmark_binary: str | None = None
+    serial: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What ``config.yaml`` holds: everything but the commands."""
@@ -147,13 +149,13 @@ def _refuse_code(file: Path, layers: Layers, own: Layers) -> None:
         if layers.get(key) is not None:
             option = f"--{key.replace('_', '-')}"
             raise ConfigError(f"--config {file} holds {key}, which no file may: give {option} on the command line")
-    for key in ("space", "data", "calibration_data"):
+    for key in ("space", "data"):
         spec = layers.get(key)
         is_code = isinstance(spec, str) and ":" in spec and (key == "space" or spec.split(":")[0] not in data_names())
         if is_code and own.get(key) is None:
             raise ConfigError(
                 f"--config {file} names code as its {key} ({spec}), which is run only if you say so, too: "
-                f"add --{key.replace('_', '-')} {spec}"
+                f"add --{key} {spec}"
             )
 
 

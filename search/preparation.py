@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..devices.base import Device, DeviceError
-from ..devices.registry import create
+from ..devices.registry import SAFE_SETTINGS, create
 from ..errors import HwnasError
 from ..predictors.agreement import check_device
 from ..predictors.base import Predictor
@@ -120,7 +120,8 @@ def final_device(config: SearchConfig, predictors: Sequence[Predictor]) -> Final
     Raises:
         HwnasError: a device or settings were asked for, and cannot be had or are of no predictor.
     """
-    asked = [config.device, config.batch, config.threads, config.dtype, config.agent, config.agent_python]
+    asked = [config.device, config.batch, config.threads, config.dtype, config.gpu]
+    asked += [config.agent, config.agent_python, config.benchmark_binary, config.serial]
     reasons: list[HwnasError] = []
     for i, predictor in enumerate(predictors) if predictors else [(0, None)]:
         try:
@@ -137,11 +138,12 @@ def _device(config: SearchConfig, predictor: Predictor | None) -> Device:
     name = config.device or (origin.device if origin is not None else None)
     if name is None:
         raise DeviceError("no device is named to measure the result on: give --device")
-    settings: dict[str, Any] = {"batch": config.batch, "threads": config.threads, "dtype": config.dtype}
+    settings: dict[str, Any] = {key: getattr(config, key) for key in ("batch", "threads", "dtype", "gpu")}
     if origin is not None and name == origin.device:
-        known = {key: origin.settings.get(key) for key in (*settings, "optimization")}
+        known = {key: origin.settings.get(key) for key in SAFE_SETTINGS}
         settings = known | {key: value for key, value in settings.items() if value is not None}
-    device = create(name, **settings)
+    reached = {"serial": config.serial, "benchmark_binary": config.benchmark_binary}
+    device = create(name, connection=reached, **settings)
     if config.agent is None and config.agent_python is None:
         missing = device.unavailable()
         if missing is not None:
