@@ -101,7 +101,6 @@ def search(
     batch: Batch = None,
     threads: Threads = None,
     dtype: Dtype = None,
-    gpu: Gpu = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -110,6 +109,7 @@ def search(
             help="Images by which networks are calibrated that are measured in int8; default: those of --data.",
         ),
     ] = None,
+    gpu: Gpu = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
     serial: Serial = None,
@@ -165,8 +165,8 @@ def search(
         Option("--batch", "batch", batch),
         Option("--threads", "threads", threads),
         Option("--dtype", "dtype", dtype),
-        Option("--gpu", "gpu", gpu),
         Option("--calibration-data", "calibration_data", calibration),
+        Option("--gpu", "gpu", gpu),
         Option("--agent", "agent", agent),
         Option("--agent-python", "agent_python", agent_python),
         Option("--serial", "serial", serial),

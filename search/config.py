@@ -45,6 +45,7 @@ class SearchConfig:
         goals: none where latency plays no part.
         latency: predicted, or measured on the device for every network that is sampled.
         device, batch, threads, dtype, gpu: where the result is measured; None: as the predictor's.
+        calibration_data: by which int8 networks are calibrated, as `data`; None: those that are trained on.
         compute: where the search itself runs. torch_threads: its threads; None: as torch chooses.
         agent, agent_python: where the measuring process runs (see `Device.open`); in no file.
         benchmark_binary, serial: how device android is reached; in no file.
@@ -60,6 +61,7 @@ class SearchConfig:
     threads: int | None = None
     dtype: str | None = None
     gpu: bool | None = None
+    calibration_data: str | None = None
     seed: int = 0
     compute: Literal["auto", "cpu", "cuda"] = "auto"
     torch_threads: int | None = None
@@ -149,13 +151,13 @@ def _refuse_code(file: Path, layers: Layers, own: Layers) -> None:
         if layers.get(key) is not None:
             option = f"--{key.replace('_', '-')}"
             raise ConfigError(f"--config {file} holds {key}, which no file may: give {option} on the command line")
-    for key in ("space", "data"):
+    for key in ("space", "data", "calibration_data"):
         spec = layers.get(key)
         is_code = isinstance(spec, str) and ":" in spec and (key == "space" or spec.split(":")[0] not in data_names())
         if is_code and own.get(key) is None:
             raise ConfigError(
                 f"--config {file} names code as its {key} ({spec}), which is run only if you say so, too: "
-                f"add --{key} {spec}"
+                f"add --{key.replace('_', '-')} {spec}"
             )
 
 
