@@ -156,7 +156,7 @@ def estimate_operator(
     enough = len(visits) >= min(protocol.min_visits, protocol.max_visits)
     apart = max(started) - min(started) >= protocol.span_s
     done = enough and apart and 2 * error <= protocol.tolerance * value
-    return Estimate(value, value - 2 * error, value + 2 * error, done)
+    return Estimate(value, max(0.0, value - 2 * error), value + 2 * error, done)
 
 
 def estimate_network(visits: Sequence[Timed], clock: str, speed: float | None) -> Estimate:

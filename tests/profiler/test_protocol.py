@@ -66,6 +66,12 @@ def test_an_operator_that_was_preempted_in_every_run_counts_by_the_threads_clock
     assert operator_values([Samples(preempted.wall, np.empty(0, np.int64), 0.0)], "cpu").tolist() == [7]
 
 
+def test_the_interval_of_visits_that_scatter_widely_stays_above_nothing() -> None:
+    own = visits([1, 2, 9, 30, 80, 81, 82, 83])
+    for found in (estimate_operator(own, PROTOCOL, None), estimate_network(own, "wall", None)):
+        assert 0 == found.low < found.value < found.high
+
+
 def test_a_network_counts_with_its_median_run_by_the_devices_clock() -> None:
     own = [visit([30, 20, 50], cpu=[18, 17, 25])]
     assert network_values(own, "cpu").tolist() == [18]
