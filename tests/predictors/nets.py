@@ -49,3 +49,22 @@ class Two(nn.Module):
 
 def two() -> SearchSpace:
     return SearchSpace(Two, (3, 12, 12), name="two")
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 1)
+        self.first = LayerChoice({"k1": conv(1, 1), "k3": conv(3, 1), "skip": nn.Identity()})
+        self.widen = nn.Conv2d(1, 8, 3, 2)
+        self.second = LayerChoice({"k3": conv(3, 8), "k5": conv(5, 8), "k7": conv(7, 8)})
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.widen(self.first(self.stem(x))))
+        return self.head(torch.relu(self.second(x)).mean((2, 3)))
+
+
+def digits() -> SearchSpace:
+    """For images of 8x8."""
+    return SearchSpace(Small, (1, 8, 8), name="digits")
