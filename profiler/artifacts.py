@@ -29,6 +29,8 @@ FORMAT_VERSION = 5
 """Raised whenever lowering emits something else for the same operators."""
 PRECISION_VERSION = 1
 """Raised whenever quantising gives something else for the same model."""
+NEEDED = ("onnx", "onnxruntime", "ai_edge_litert", "flatbuffers")
+"""Packages of lowering itself; where the models run does not matter."""
 ROUTES = {"onnx": ("emitter", "torch.onnx"), "tflite": ("emitter", "litert-torch")}
 """Ways to lower to a format: the project's own, and the one that covers more and takes seconds."""
 
@@ -145,6 +147,8 @@ class Lowerer:
         except HwnasError as error:
             raise LoweringError(str(error)) from error
         except Exception as error:  # the user's own forward may raise anything
+            if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in NEEDED:
+                raise  # the same for all, and no model's fault
             raise LoweringError(f"{type(module).__name__} fails on its inputs: {first_line(error)}") from error
 
     def _precision(self, *data: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,17 @@ def test_what_xnnpack_leaves_is_doubted(hwnas: Run, tflite_runtime: Path) -> Non
     shown = hwnas("table", "show", "t.db").out
     assert "XNNPACK runs 0 of" in shown
     assert "left to slower kernels" in shown
+
+
+def test_lowering_needs_the_package_here_whatever_the_agent_has(hwnas: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
+    for name in [name for name in sys.modules if name.startswith("hwnas.profiler.lowering.tflite")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setenv("HWNAS_CACHE", "empty")
+    result = hwnas("profile", "--device", "mobile", *SMALL, "--agent-python", sys.executable)
+    assert result.code == 2
+    assert "needs ai_edge_litert, which is not installed; pip install" in result.err
 
 
 @pytest.mark.parametrize(
