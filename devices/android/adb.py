@@ -231,7 +231,8 @@ def _state(state: str) -> tuple[str, str]:
 def _lost(state: str) -> DeviceLost:
     found, mend = ("", "check the cable") if state in ("", "device") else _state(state)
     why = f" (it {found})" if found else ""
-    return DeviceLost(f"the phone went away in the middle{why}; {mend}, and run the same command again")
+    again = "run the same command again, what was measured is kept"
+    return DeviceLost(f"the phone went away in the middle{why}; {mend}, and {again}")
 
 
 def _brief(text: str) -> str:

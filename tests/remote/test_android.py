@@ -12,18 +12,27 @@ from typing import Any
 
 import pytest
 import torch
+from hwnas import LayerChoice, SearchSpace
 from hwnas.devices import Artifact, Device, DeviceError, DeviceLost, Session, create
 from hwnas.profiler.lowering import lower
+from hwnas.profiler.profile import ProfileRequest, profile
+from hwnas.profiler.progress import Silent
+from hwnas.profiler.protocol import MeasuringProtocol
+from hwnas.profiler.table import LatencyTable
 
 STANDIN = Path(__file__).resolve().parents[1] / "devices" / "benchmark_standin.py"
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    path = tmp_path / "benchmark_model"
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} {STANDIN} "$@"\n')
+def write_program(path: Path, command: str) -> Path:
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     path.chmod(0o755)
     return path
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """Times the real interpreter."""
+    return write_program(tmp_path / "benchmark_model", f"{sys.executable} {STANDIN}")
 
 
 @pytest.fixture
@@ -149,3 +158,49 @@ def test_a_program_for_other_phones_is_refused(phone: Any, tmp_path: Path) -> No
     (tmp_path / "other").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xf3\x00" + bytes(44))
     with pytest.raises(DeviceError, match="is built for riscv64, the phone runs"):
         create("android", connection={"benchmark_binary": str(tmp_path / "other")}).open()
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = LayerChoice({"k1": torch.nn.Conv2d(3, 8, 1), "k5": torch.nn.Conv2d(3, 8, 5, padding=2)})
+        self.second = LayerChoice({"k1": torch.nn.Conv2d(8, 8, 1), "k7": torch.nn.Conv2d(8, 8, 7, padding=3)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+class Unplugging(Silent):
+    """Pulls the cable once some operators have been visited."""
+
+    def __init__(self, phone: Any) -> None:
+        self.phone: Any = phone
+
+    def step(self, name: str, done: int, total: int) -> None:
+        if name == "operators" and self.phone is not None:
+            self.phone.unplug()
+            self.phone = None
+
+
+def test_a_profile_goes_on_where_the_cable_was_pulled(
+    phone: Any, made: Callable[..., Device], program: Path, tmp_path: Path
+) -> None:
+    write_program(program, f"{sys.executable} -IS {STANDIN} --quick")
+    rules = MeasuringProtocol(min_visits=3, max_visits=3, span_s=0.0, network_visits=2)
+    request = ProfileRequest(made(), SearchSpace(Net, (3, 16, 16)), tmp_path / "t.db", protocol=rules)
+    with pytest.raises(DeviceLost, match="the phone went away in the middle"):
+        profile(request, Unplugging(phone))
+    with LatencyTable.open(request.out) as table:
+        before = table.all_visits()
+        assert {len(visits) for visits in before.values()} == {1}
+        assert {row.status for row in table.rows()} == {"pending"}
+    phone.plug()
+    result = profile(request)
+    assert (result.n, result.failed) == (4, {})
+    assert result.calibration is not None
+    with LatencyTable.open(request.out) as table:
+        after = table.all_visits()
+        assert all(len(after[key]) == 3 and after[key][0].wall == before[key][0].wall for key in before)
+        assert table.provenance.settings["gpu"] is False
+        assert phone.serial not in str([table.provenance.to_json(), table.sessions(), table.records("conditions")])
+    assert left(phone) == []
