@@ -36,11 +36,6 @@ def _clamp_tensor(b: Builder, node: Node) -> Laid:
     return _between(b, x, argument(node, 1, "min"), argument(node, 2, "max"))
 
 
-@TABLE.add("sigmoid", "tanh", "hardswish")
-def _plain(b: Builder, node: Node) -> Laid:
-    return unary(b, {"sigmoid": "LOGISTIC", "tanh": "TANH", "hardswish": "HARD_SWISH"}[node.op], floating(b, node))
-
-
 @TABLE.add("hardsigmoid")
 def _hardsigmoid(b: Builder, node: Node) -> Laid:
     x = floating(b, node)

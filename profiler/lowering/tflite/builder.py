@@ -41,7 +41,7 @@ class Builder:
         self._laid: dict[int, Laid] = {}
         self._moved: dict[tuple[Tensor, tuple[int, ...]], Tensor] = {}
         self._owner = ""
-        self._node = -1
+        self.place = -1
         self._made_by = {value.id: i for i, node in enumerate(graph.nodes) for value in node.outputs}
         self._readers = Counter(i for node in graph.nodes for i in node.input_ids)
         self._readers.update(value.id for value in graph.outputs)
@@ -92,7 +92,7 @@ class Builder:
         """A value as (N, H, W, C): (N, C, W) or (N, C, H, W), by the number of spatial axes, or one without N."""
         shape = self.shape(ref)
         if spatial > 2:
-            raise Unsupported(f"aten.{self.graph.nodes[self._node].op} over {spatial} dimensions")
+            raise Unsupported(f"aten.{self.graph.nodes[self.place].op} over {spatial} dimensions")
         full = shape if len(shape) == spatial + 2 else (1, *shape)
         return self.at(self.view(self.laid(ref), full if spatial == 2 else (*full[:2], 1, *full[2:])), NHWC)
 
@@ -113,7 +113,7 @@ class Builder:
 
     def begin(self, place: int) -> None:
         """The operators added from now on belong to this node of the graph."""
-        self._node = place
+        self.place = place
         call = self.graph.nodes[place].call
         self._owner = "" if call is None else f"{self.graph.calls[call].path}#{self.graph.calls[call].index}"
 
@@ -137,7 +137,7 @@ class Builder:
         if kind in FUSING:
             options.setdefault(FUSED, 0)
         stem = f"{self._owner or 'main'}/{kind}_{len(self.operators)}"
-        op = Operator(kind, tuple(inputs), (), options, self._owner, self._node)
+        op = Operator(kind, tuple(inputs), (), options, self._owner, self.place)
         op.outputs = tuple(
             Tensor(shape, check_dtype(dtype), None, op, f"{stem}.{i}" if i else stem) for i, shape in enumerate(shapes)
         )
@@ -236,7 +236,7 @@ class Builder:
 
     def subgraph(self) -> Subgraph:
         """What was built, without operators whose results nobody reads."""
-        self._owner, self._node = "", -1
+        self._owner, self.place = "", -1
         outputs = [(f"output_{i}", tensor) for i, tensor in enumerate(self._outputs())]
         needed = {tensor for _, tensor in outputs}
         living = []

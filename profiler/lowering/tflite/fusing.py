@@ -28,4 +28,5 @@ def biased(b: Builder, ref: Ref, summand: Ref) -> Laid | None:
     if op.outputs[0].shape[-1] != len(array):
         return None
     op.inputs = (*op.inputs[:2], b.array(array))
+    op.node = b.place  # what it computes now is this node's result
     return laid

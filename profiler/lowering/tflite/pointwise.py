@@ -18,6 +18,7 @@ TABLE = Table()
 _UNARY = {
     "abs": "ABS", "neg": "NEG", "exp": "EXP", "log": "LOG", "sqrt": "SQRT", "rsqrt": "RSQRT", "sin": "SIN",
     "cos": "COS", "floor": "FLOOR", "ceil": "CEIL", "round": "ROUND", "sign": "SIGN", "square": "SQUARE",
+    "sigmoid": "LOGISTIC", "tanh": "TANH", "hardswish": "HARD_SWISH",
 }  # fmt: skip
 _ON_INTEGERS = frozenset({"abs", "neg", "sign"})
 _BINARY = {
