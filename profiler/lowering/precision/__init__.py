@@ -1,5 +1,5 @@
 """Lowered models in other precisions: float16 weights, or full-integer int8."""
 
-from .quantise import PRECISIONS, PrecisionError, Samples, quantise
+from .quantising import PRECISIONS, PrecisionError, Samples, quantise
 
 __all__ = ["PRECISIONS", "PrecisionError", "Samples", "quantise"]

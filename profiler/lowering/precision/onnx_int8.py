@@ -19,7 +19,7 @@ from onnx import ModelProto, TensorProto
 from ....devices.data import Artifact
 from ..exporting import quiet
 from . import onnx_borders
-from .quantise import PrecisionError, Quantised
+from .quantising import PrecisionError, Quantised
 
 QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ....devices.data import Artifact
 from ..exporting import quiet, reason, without_native_output
-from .quantise import PrecisionError, Quantised
+from .quantising import PrecisionError, Quantised
 
 PACKAGES = ("litert_quantizer", "ai_edge_quantizer")
 """Modules of the quantiser, today's and the one it was before; the first that is installed is used."""
