@@ -176,7 +176,7 @@ class Unplugging(Silent):
     def __init__(self, phone: Any) -> None:
         self.phone: Any = phone
 
-    def step(self, name: str, done: int, total: int) -> None:
+    def step(self, name: str, done: float, total: float) -> None:
         if name == "operators" and self.phone is not None:
             self.phone.unplug()
             self.phone = None
