@@ -150,15 +150,15 @@ class Swish(nn.Module):
 
 
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
-    "several": (Several, ((2, 6), (2, 6))),
+    "several": (Several, ((2, 200), (2, 200))),
     "swish": (Swish, ((1, 4, 9, 9),)),
     "average": (lambda: nn.AvgPool2d(3, 1, 1), ((1, 4, 9, 9),)),
     "average without padding": (lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=False), ((1, 4, 9, 9),)),
     "max": (lambda: nn.MaxPool2d(2), ((2, 4, 9, 9),)),
     "head": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)), ((3, 4, 9, 9),)),
     "relu": (nn.ReLU, ((1, 4, 9, 9),)),
-    "silu": (nn.SiLU, ((1, 9),)),
-    "softmax": (lambda: nn.Softmax(1), ((2, 9),)),
+    "silu": (nn.SiLU, ((1, 400),)),
+    "softmax": (lambda: nn.Softmax(1), ((40, 9),)),
     "transposed": (lambda: nn.ConvTranspose2d(4, 4, 2, 2), ((1, 4, 5, 5),)),
     "padded": (lambda: nn.ZeroPad2d(2), ((1, 4, 5, 5),)),
 }
