@@ -42,7 +42,7 @@ def test_status_says_what_can_be_used_and_what_would_mend_the_rest() -> None:
         ("cpu", {"batch": "2"}, "not '2'"),
         ("cpu", {"threads": -1}, "threads"),
         ("cpu", {"dtype": "fp64"}, "one of fp32, fp16, bf16, tf32, int8, not 'fp64'"),
-        ("cpu", {"dtype": "int8"}, "'cpu' has no int8, only fp32"),
+        ("cpu", {"dtype": "fp16"}, "'cpu' has no fp16, only fp32, int8"),
         ("cpu", {"optimization": "O3"}, "one of all, extended, basic, disable"),
         ("simulated", {"faults": {"x": "explode"}}, "a fault must be one of"),
     ],
