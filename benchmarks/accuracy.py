@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from hwnas.benchmarks.common import Finding, Report, folder, options, script
+from hwnas.devices.base import Device
 from hwnas.devices.registry import create
 from hwnas.errors import HwnasError
 from hwnas.predictors.compare import CompareRequest, compare
@@ -76,15 +77,16 @@ def measure(
     *,
     networks: int,
     seed: int,
+    device: Device | None = None,
     table: Path | None = None,
     quick: bool = False,
 ) -> Accuracy:
-    """Profile (unless there is a table) and compare.
+    """Profile (unless there is a table) and compare; on this CPU, unless a device is given.
 
     Raises:
         HwnasError: the space or the table cannot be used.
     """
-    device = create("cpu", threads=1)
+    device = device or create("cpu", threads=1)
     protocol = QUICK if quick else MeasuringProtocol()
     if table is None:
         table = where / "table.db"
@@ -135,10 +137,11 @@ def _isolated(space: SearchSpace, table: Path) -> AdditiveModel | None:
         networks = {row.key for row in raw.rows("network")}
         visits = {key: found for key, found in raw.all_visits().items() if key not in networks}
         clock = raw.provenance.environment.get("clock", "wall")
+        dtype = raw.provenance.settings.get("dtype", "fp32")
     speed = full_speed(visits, partial(operator_values, clock=clock))
     values = {key: estimate_operator(found, protocol, speed, clock).value for key, found in visits.items()}
     try:
-        return AdditiveModel.from_values(space.encoding, space.description, values, live=False)
+        return AdditiveModel.from_values(space.encoding, space.description, values, dtype=dtype, live=False)
     except MissingKeys:
         return None
 

@@ -97,10 +97,12 @@ def _kilobytes(pid: int) -> float:
     return 0.0
 
 
-def hwnas_profile(where: Path, name: str, space: str, *options: str) -> tuple[Watched, dict[str, Any]]:
+def hwnas_profile(
+    where: Path, name: str, space: str, *options: str, device: str = "cpu"
+) -> tuple[Watched, dict[str, Any]]:
     """One run into a new table; raises HwnasError where it gives no result."""
     result = where / f"{name}.json"
-    words = ["profile", "--device", "cpu", "--space", space, "--out", f"{name}.db", "--json", str(result), *options]
+    words = ["profile", "--device", device, "--space", space, "--out", f"{name}.db", "--json", str(result), *options]
     program = [sys.executable, "-P", "-m", "hwnas.cli", *words]  # -P: not from the current folder
     run = watched(program, where, {"HWNAS_CACHE": str(where / "cache")})
     if run.code not in (0, 1) or not result.is_file():

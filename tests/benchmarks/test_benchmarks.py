@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hwnas.benchmarks import prediction, repeatability, search_accuracy
+from hwnas.benchmarks import accuracy, mobile, prediction, repeatability, search_accuracy
 from hwnas.benchmarks.accuracy import ISOLATED, SCALED, references
 from hwnas.benchmarks.common import Finding, Report, by_turns, folder, options
 from hwnas.benchmarks.nets import NETS
-from hwnas.benchmarks.profile_time import memory_mb, watched
+from hwnas.benchmarks.profile_time import Watched, memory_mb, watched
 from hwnas.errors import HwnasError
 from hwnas.predictors.compare import CompareRequest, compare
 from hwnas.predictors.lut import LutPredictor
@@ -23,6 +23,7 @@ from hwnas.profiler.artifacts import Lowerer
 from hwnas.profiler.metrics import errors
 from hwnas.profiler.profile import ProfileRequest, profile
 from hwnas.profiler.progress import Silent
+from hwnas.profiler.table import LatencyTable, Provenance, WorkloadRow
 from hwnas.spaces.registry import load_space
 from hwnas.testing.simulated import Simulated
 from hwnas.testing.zoo import ZOO
@@ -237,3 +238,39 @@ def test_accuracy_statistics() -> None:
     assert found["gradient is ahead by"] == [1.0, 1.0, 1.0]  # in pairs: the seeds' own differences cancel
     one = search_accuracy.resampled(np.array([[1.0, 2.0], [10.0, 20.0]]), np.random.default_rng(0)).reshape(-1, 2, 2)
     assert ((one < 5).all(axis=2) | (one > 5).all(axis=2)).all()  # retrainings stay with their seed
+
+
+def test_mobile_says_what_each_precision_gave(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    space, device = ZOO["residual"](), Simulated(Simulated.settings_type(noise=0.02))
+    table = tmp_path / "table.db"
+    profile(ProfileRequest(device=device, space=space, out=table))
+    compared = accuracy.measure(space, tmp_path, Silent(), networks=3, seed=0, device=device, table=table, quick=True)
+    repeats = {"operator": mobile.by_visits(table, networks=False)}
+    assert list(repeats["operator"]) == [3, 6]  # of 12
+    assert repeats["operator"][3] > repeats["operator"][6] > 0
+    result = {"methods": [dict(compared.calibration)], "doubts": [], "unconverged": []}
+    found = mobile.Found(Watched(0, 12.0, 500.0, ""), result, compared, repeats, "")
+    lines = {line.what: line for line in mobile.findings("int8", found)}
+    assert lines["int8: MAPE, factor refitted now"].bar == 1.5
+    assert lines["int8: within 4 %, refitted"].bar == 95
+    assert lines["int8: table and calibration from nothing"].value == 12
+    assert set(lines["int8: visits for each operator, for 0.5 % rms"].references) == {"of 3", "of 6"}
+
+
+def test_ranks_are_of_the_same_operators_in_each_table(tmp_path: Path) -> None:
+    space = ZOO["residual"]()
+    workloads = space.workloads()
+    paths = {}
+    for name, dtype, cost in (("a", "fp32", 1), ("b", "int8", 3), ("c", "fp32", -1)):
+        paths[name] = (tmp_path / f"{name}.db", dtype)
+        with LatencyTable.create(paths[name][0], Provenance("x", "ms", {"dtype": dtype})) as table:
+            table.register(WorkloadRow(w.key(1, dtype), w.op) for w in workloads)
+            for i, w in enumerate(workloads[int(name == "b") :]):
+                table.finish(w.key(1, dtype), latency=100.0 + cost * i)
+    found = {line.what: line.value for line in mobile.rank_correlations(space, paths)}
+    assert found == {
+        "Spearman of the operators, a and b": pytest.approx(1),
+        "Spearman of the operators, a and c": pytest.approx(-1),
+        "Spearman of the operators, b and c": pytest.approx(-1),
+    }
