@@ -51,7 +51,7 @@ def search(
             "--data",
             metavar="DATA",
             help="digits[:SIZE], mnist5k[:SIZE], cifar10:PATH, imagefolder:PATH or package.module:function; default "
-            "for spaces of 28x28x1: digits:28.",
+            "for spaces of 28x28x1 digits:28, of 8x8x1 digits.",
         ),
     ] = None,
     predictor: Annotated[

@@ -179,13 +179,25 @@ def _advice(cls: type, key: str) -> str:
     head = "".join(f"{part}." for part in before)
     known = known_keys(cls)
     beside = list(dict.fromkeys(k.removeprefix(head).split(".")[0] for k in known if k.startswith(head)))
-    leaf = {k: k.split(".")[-1] for k in known}
-    meant = nearest(name, [*beside, *leaf.values()])
+    elsewhere = _by_last_part(known)
+    meant = nearest(name, [*beside, *elsewhere])
     if meant in beside:
         return f"nearest is {head}{meant}"
     if meant:
-        return f"nearest is {' or '.join(k for k in known if leaf[k] == meant)}"
+        return f"nearest is {' or '.join(elsewhere[meant])}"
     return f"there are {', '.join(head + k for k in beside)}"
+
+
+def _by_last_part(keys: Sequence[str]) -> dict[str, list[str]]:
+    """The keys, and those that have keys below them, by their last part."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        parts = key.split(".")
+        for n in range(1, len(parts) + 1):
+            whole = ".".join(parts[:n])
+            if whole not in found.setdefault(parts[n - 1], []):
+                found[parts[n - 1]].append(whole)
+    return found
 
 
 def _choices(cls: type, key: str) -> list[str]:
