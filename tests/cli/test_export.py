@@ -56,6 +56,21 @@ def test_exported_program_at_the_default_place(hwnas: Run, folder: Path) -> None
     assert "results/proxyless-small-a.pt2" in result.out
 
 
+def test_int8_for_phones(hwnas: Run, folder: Path) -> None:
+    given = ("--weights", "w.safetensors", "--format", "tflite", "--dtype", "int8", "--calibration-data", "digits")
+    result = hwnas(*SMALL, *given, "--json", "net.json")
+    assert result.code == 0, result.err
+    assert result.err == ""
+    path = folder / "results" / "proxyless-small-a-int8.tflite"
+    assert path.read_bytes()[4:8] == b"TFL3"
+    assert "1x8x8x1 (NHWC) int8, scale 0.0" in result.out
+    assert "note: in this file images are NHWC" in result.out
+    data = json.loads((folder / "net.json").read_text())
+    assert (data["dtype"], data["layout"], data["calibrated_by"]) == ("int8", "NHWC", "digits")
+    assert data["tensors"]["inputs"][0]["dtype"] == "int8"
+    assert 0 < data["rms_error"] < 0.1
+
+
 def test_without_weights_there_is_a_note(hwnas: Run, folder: Path) -> None:
     result = hwnas(*SMALL, "--out", "net.onnx")
     assert result.code == 0, result.err
@@ -72,7 +87,14 @@ def test_nothing_is_overwritten_unasked(hwnas: Run, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--format", "tflite"), "not in this version; --format onnx"),
+        (("--dtype", "fp16"), "format onnx is not written in 'fp16'"),
+        (("--calibration-data", "digits"), "--calibration-data is for --dtype int8"),
+        (
+            ("--dtype", "int8", "--calibration-data", "digits:28"),
+            "shape 1x28x28, but space 'proxyless-small' takes 1x8x8",
+        ),
+        (("--dtype", "int8", "--calibration-data", "numbers"), "unknown data 'numbers'"),
+        (("--dtype", "int8", "--calibration-data", "imagefolder:/nowhere"), "/nowhere"),
         (("--format", "gguf"), "no format 'gguf'"),
         (("--batch", "0"), "at least one input"),
         (("--weights", "a.json"), "neither safetensors nor a plain checkpoint"),

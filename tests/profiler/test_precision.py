@@ -191,15 +191,14 @@ def test_token_ids_stay_what_they_are(format: str) -> None:
 # -- calibration
 
 
-def test_ranges_are_those_of_the_samples(block: Artifact) -> None:
+def test_ranges_are_those_of_all_samples(block: Artifact) -> None:
+    """Not of a typical one, which the quantiser of TFLite takes by itself: it cuts off what is larger."""
     rng = np.random.default_rng(0)
-    images = [rng.uniform(-1, 3, (1, 16, 12, 12)).astype(np.float32) for _ in range(3)]
-    scales = [
-        Runner(block.format, quantise(block, "int8", [[k * image] for image in images]).data).inputs[0].scale
-        for k in (1, 10)
-    ]
-    assert scales[0] == pytest.approx(4 / 255, rel=0.02)
-    assert scales[1] == pytest.approx(40 / 255, rel=0.02)
+    image = rng.uniform(-1, 3, (1, 16, 12, 12)).astype(np.float32)
+    for factors in ((1, 1, 1), (1, 1, 10), (10, 1, 1)):
+        made = quantise(block, "int8", [[factor * image] for factor in factors])
+        (border,) = Runner(block.format, made.data).inputs
+        assert border.scale == pytest.approx(max(factors) * np.ptp(image) / 255, rel=0.01)
 
 
 def test_samples_come_as_torch_has_them(block: Artifact) -> None:

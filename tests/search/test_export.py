@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from hwnas.errors import HwnasError
+from hwnas.profiler.calibration_data import CalibrationData
+from hwnas.profiler.lowering.precision.run import Runner
 from hwnas.search.export import ExportError, export
 from hwnas.search.weights import network_with_weights, save_weights
 from hwnas.spaces.architecture import Architecture
@@ -15,6 +19,9 @@ from hwnas.spaces.choices import LayerChoice
 from hwnas.spaces.registry import load_space
 from hwnas.spaces.space import SearchSpace
 from torch import Tensor, nn
+
+exporting = importlib.import_module("hwnas.search.export")
+IMAGES = CalibrationData("larger", (np.zeros((2, 1, 28, 28), np.float32),))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,62 @@ def test_exported_program(
     torch.testing.assert_close(found, trained(images))
     assert done.route == "torch.export"
     assert b"site-packages" not in done.out.read_bytes()  # nor any other path of this machine
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_tflite(
+    dtype: str, space: SearchSpace, architecture: Architecture, trained: nn.Module, weights: Path, tmp_path: Path
+) -> None:
+    done = export(space, architecture, tmp_path / "net.tflite", format="tflite", dtype=dtype, weights=weights, batch=2)
+    images = torch.randn(2, 1, 8, 8)
+    (found,) = Runner("tflite", done.out.read_bytes()).run([images.permute(0, 2, 3, 1).numpy()])
+    close = 1e-5 if dtype == "fp32" else 2e-3
+    torch.testing.assert_close(torch.from_numpy(found), trained(images), rtol=0, atol=close)
+    assert (done.format, done.dtype, done.route, done.layout) == ("tflite", dtype, "emitter", "NHWC")
+    assert done.inputs == ((2, 8, 8, 1),)
+    assert any("NHWC" in note for note in done.notes)
+    assert (done.max_relative_error < 1e-5) == (dtype == "fp32")
+    assert done.as_dict()["tensors"]["inputs"][0]["scale"] is None
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_int8(
+    format: str, space: SearchSpace, architecture: Architecture, trained: nn.Module, weights: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    data = CalibrationData("noise", (rng.standard_normal((24, 1, 8, 8)).astype(np.float32) + 1,))
+    out = tmp_path / f"net.{format}"
+    done = export(space, architecture, out, format=format, dtype="int8", weights=weights, calibration=data)
+    image = torch.from_numpy(data.arrays[0][:1])
+    runner = Runner(format, out.read_bytes())
+    (found,) = runner.run([(image.permute(0, 2, 3, 1) if format == "tflite" else image).numpy()])
+    want = trained(image).detach().numpy()
+    assert 0 < np.abs(found - want).max() < 0.1 * np.abs(want).max()
+    assert 1e-4 < done.rms_error < 0.1
+    assert done.same_class is not None
+    assert done.same_class > 0.8
+    assert (done.calibrated_by, done.doubts) == ("noise", ())
+    told = done.as_dict()["tensors"]
+    assert told["inputs"][0]["dtype"] == {"onnx": "uint8", "tflite": "int8"}[format]
+    assert told["inputs"][0]["scale"] == pytest.approx(np.ptp(data.arrays[0]) / 255, rel=0.01)
+    assert told["outputs"][0]["scale"] > 0
+    assert out.stat().st_size < 0.7 * export(space, architecture, tmp_path / "x", format=format).bytes
+
+
+def test_int8_without_data_is_told_of(space: SearchSpace, architecture: Architecture, tmp_path: Path) -> None:
+    done = export(space, architecture, tmp_path / "net.onnx", dtype="int8")
+    assert done.calibrated_by is None
+    assert any("--calibration-data" in note for note in done.notes)
+    assert done.rms_error < 0.1
+
+
+def test_int8_that_is_far_off_is_doubted(
+    space: SearchSpace, architecture: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "DOUBTFUL", 1e-6)
+    done = export(space, architecture, tmp_path / "net.onnx", dtype="int8")
+    assert "calibrate it by more and better data" in done.doubts[0]
+    assert done.out.exists()
 
 
 def test_random_weights_follow_from_the_seed(space: SearchSpace, architecture: Architecture, tmp_path: Path) -> None:
@@ -121,15 +184,18 @@ def test_existing_files_are_kept(space: SearchSpace, architecture: Architecture,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "tflite"}, "not in this version; --format onnx .* --format pt2"),
-        ({"format": "gguf"}, "no format 'gguf'; there are onnx and pt2"),
+        ({"format": "gguf"}, "no format 'gguf'; there are onnx, tflite and pt2"),
+        ({"dtype": "fp16"}, "onnx is not written in 'fp16', only in fp32 and int8"),
+        ({"format": "pt2", "dtype": "int8"}, "pt2 is not written in 'int8', only in fp32"),
+        ({"format": "tflite", "calibration": IMAGES}, "is for --dtype int8; fp32 needs none"),
+        ({"dtype": "int8", "calibration": IMAGES}, "have the shape 1x28x28, but space 'proxyless-small' takes 1x8x8"),
         ({"batch": 0}, "batch 0"),
     ],
 )
 def test_what_is_refused(
     space: SearchSpace, architecture: Architecture, tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(HwnasError, match=message):
         export(space, architecture, tmp_path / "x", **options)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="is a folder"):
         export(space, architecture, tmp_path)
