@@ -154,7 +154,7 @@ FORMS: dict[str, tuple[nn.Module, Sequence[int], str]] = {
     "strided, even": (conv(8, 8, 3, 2, 8), (1, 8, 8, 8), "PAD DEPTHWISE_CONV_2D"),
     "squeeze-excitation": (
         MBConv(8, 16), (2, 8, 6, 6),
-        "CONV_2D DEPTHWISE_CONV_2D HARD_SWISH MEAN CONV_2D CONV_2D ADD MUL MUL CONV_2D ADD",
+        "CONV_2D DEPTHWISE_CONV_2D HARD_SWISH MEAN CONV_2D CONV_2D MUL MUL CONV_2D ADD",
     ),
     "squeeze-excitation by linear layers": (
         Function(lambda x: x * torch.sigmoid(F.linear(x.mean((2, 3)), torch.ones(8, 8)))[:, :, None, None]),
@@ -185,6 +185,7 @@ FORMS: dict[str, tuple[nn.Module, Sequence[int], str]] = {
     ),
     "channel shuffle": (nn.ChannelShuffle(2), (2, 8, 5, 6), "RESHAPE TRANSPOSE RESHAPE"),
     "pixel shuffle": (nn.PixelShuffle(2), (2, 8, 5, 6), "RESHAPE TRANSPOSE RESHAPE"),
+    "transposed convolution": (nn.ConvTranspose2d(8, 4, 4, 2, 1), (2, 8, 5, 6), "TRANSPOSE_CONV"),
     "there and back": (
         Function(lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)), (2, 8, 5, 6),
         "MEAN SQUARED_DIFFERENCE MEAN ADD RSQRT SUB MUL",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ....spaces.tracer import Node
 from ..operators import argument
 from .builder import Builder, Laid, Table
-from .fusing import activated
+from .fusing import activated, biased
 from .operands import Operand, combined, converted, elementwise, unary
 from .pointwise import floating, select
 
@@ -39,6 +41,8 @@ def _clamp_tensor(b: Builder, node: Node) -> Laid:
 @TABLE.add("hardsigmoid")
 def _hardsigmoid(b: Builder, node: Node) -> Laid:
     x = floating(b, node)
+    if biased(b, node.args[0], np.asarray(3.0), "RELU6"):
+        return combined(b, "MUL", x, 1 / 6)
     return combined(b, "MUL", elementwise(b, "ADD", [x, 3.0], x.shape, "float32", fusedActivationFunction=3), 1 / 6)
 
 

@@ -69,22 +69,24 @@ def _transposed(
 ) -> Tensor:  # fmt: skip
     """TFLite has neither groups nor dilation here: one becomes several operators, the other zeros in the weights."""
     weights = _dilated(weights, dilation)
-    size = tuple((n - 1) * s + k for n, s, k in zip(image.shape[1:3], stride, weights.shape[2:], strict=True))
+    fields = zip(out[2:], weights.shape[2:], stride, padding, image.shape[1:3], strict=True)
+    sweeps = [Window(size, kernel, step, ends, 1, n) for size, kernel, step, ends, n in fields]
+    is_same = all(sweep.is_same for sweep in sweeps)  # swept forwards, from the result back to the image
+    size = tuple(out[2:]) if is_same else tuple((sweep.out - 1) * sweep.stride + sweep.kernel for sweep in sweeps)
     parts = [image]
     if groups > 1:
-        width = image.shape[3] // groups
-        shapes = [(*image.shape[:3], width)] * groups
+        shapes = [(*image.shape[:3], image.shape[3] // groups)] * groups
         parts = list(b.multi("SPLIT", [b.scalar(3, "int32"), image], shapes, image.dtype, numSplits=groups))
+    options = {"strideH": stride[0], "strideW": stride[1], "padding": PADDING["SAME" if is_same else "VALID"]}
     results = []
     for part, kernel, shift in zip(parts, np.split(weights, groups), np.split(bias, groups), strict=True):
         shape = (image.shape[0], *size, len(shift))
         inputs = [b.ints(shape), b.array(kernel.transpose(1, 2, 3, 0)), part, b.array(shift)]
-        options = {"strideH": stride[0], "strideW": stride[1], "padding": PADDING["VALID"]}
         results.append(b.op("TRANSPOSE_CONV", inputs, shape, image.dtype, **options))
     whole = results[0]
     if groups > 1:
         whole = b.op("CONCATENATION", results, (image.shape[0], *size, len(bias)), axis=3)
-    return _cropped(b, whole, bias, out[2:], padding)
+    return whole if is_same else _cropped(b, whole, bias, out[2:], padding)
 
 
 def _dilated(weights: np.ndarray, dilation: Sequence[int]) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ....spaces.tracer import evaluating, tensors_in
-from ..exporting import ExportFailed, quiet, reason
+from ..exporting import ExportFailed, quiet, reason, without_native_output
 from .writer import SIGNATURE, AlignedBuilder
 
 HINT = "pip install litert-torch"
@@ -33,7 +33,7 @@ def export(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
         raise ExportFailed(f"it is not installed ({HINT})")
     example = tuple(tensor.detach().clone() for tensor in inputs)
     try:
-        with quiet(), torch.no_grad(), evaluating(module):
+        with quiet(), without_native_output(), torch.no_grad(), evaluating(module):
             return renamed(_converted(module, example))
     except Exception as error:  # the converter raises what torch.export, MLIR and user code below it raise
         raise ExportFailed(reason(error)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 from ....spaces.tracer import Node, Ref
@@ -55,8 +56,8 @@ def _binary(kind: str) -> Handler:
             if kind not in _OF_BOOLS:
                 raise Unsupported(f"aten.{node.op} of bools")
             return elementwise(b, _OF_BOOLS[kind], [left, right], out.shape, "bool")
-        if kind == "ADD" and _are_tensors(b, left, right) and argument(node, 2, "alpha", 1) == 1:
-            whole = biased(b, left, right) or biased(b, right, left)
+        if kind == "ADD" and out.dtype == "float32" and argument(node, 2, "alpha", 1) == 1:
+            whole = _in_bias(b, left, right) or _in_bias(b, right, left)
             if whole is not None:
                 return whole
         if kind in ("ADD", "SUB"):
@@ -69,8 +70,11 @@ def _binary(kind: str) -> Handler:
     return handler
 
 
-def _are_tensors(b: Builder, *args: Operand) -> bool:
-    return all(isinstance(arg, Ref) and b.dtype(arg) == "float32" for arg in args)
+def _in_bias(b: Builder, x: Operand, summand: Operand) -> Laid | None:
+    if not isinstance(x, Ref) or isinstance(summand, Laid):
+        return None
+    array = b.constant(summand) if isinstance(summand, Ref) else np.asarray(summand)
+    return None if array is None else biased(b, x, array)
 
 
 def _scaled(b: Builder, arg: Operand, factor: float, dtype: str) -> Operand:
