@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hwnas.devices import create
 from hwnas.profiler.lowering import lower
-from hwnas.profiler.lowering.precision.quantise import quantise
+from hwnas.profiler.lowering.precision import quantise
 from torch import nn
 
 
