@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import HwnasError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAGIC = b"hwna"
 MAX_HEADER = 64 << 20
 MAX_BLOBS = 2 << 30

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from hwnas.devices.protocol import Channel, ProtocolError, StreamClosed, StreamTimeout
+from hwnas.devices.protocol import PROTOCOL_VERSION, Channel, ProtocolError, StreamClosed, StreamTimeout
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -70,13 +70,13 @@ def test_garbage_is_an_error_and_never_a_message(connect: Connect, garbage: byte
     ("data", "message"),
     [
         (b"Last login: Monday", "foreign output.*Last login: Monday"),
-        (b"hwna" + struct.pack(">HI", 7, 0), "protocol 7, this side 1"),
-        (b"hwna" + struct.pack(">HI", 1, 1 << 31), "header of 2147483648 bytes"),
-        (b"hwna" + struct.pack(">HI", 1, 4) + b"null", "no JSON object"),
-        (b"hwna" + struct.pack(">HI", 1, 2) + b"{}", "no JSON object"),
-        (b"hwna" + struct.pack(">HI", 1, 14) + b'{"blobs":[-1]}', "blobs of"),
-        (b"hwna" + struct.pack(">HI", 1, 25) + b'{"blobs":[9000000000000]}', "blobs of"),
-        (b"hwna" + struct.pack(">HI", 1, 13) + b'{"blobs":[5]}' + b"abc", "closed the stream after b'abc'"),
+        (b"hwna" + struct.pack(">HI", 7, 0), "protocol 7, this side 2"),
+        (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 1 << 31), "header of 2147483648 bytes"),
+        (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 4) + b"null", "no JSON object"),
+        (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 2) + b"{}", "no JSON object"),
+        (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 14) + b'{"blobs":[-1]}', "blobs of"),
+        (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 25) + b'{"blobs":[9000000000000]}', "blobs of"),
+        (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 13) + b'{"blobs":[5]}' + b"abc", "closed the stream after b'abc'"),
     ],
 )
 def test_what_is_wrong_is_said(connect: Connect, data: bytes, message: str) -> None:
