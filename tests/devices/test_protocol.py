@@ -76,7 +76,7 @@ def test_garbage_is_an_error_and_never_a_message(connect: Connect, garbage: byte
         (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 2) + b"{}", "no JSON object"),
         (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 14) + b'{"blobs":[-1]}', "blobs of"),
         (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 25) + b'{"blobs":[9000000000000]}', "blobs of"),
-        (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 13) + b'{"blobs":[5]}' + b"abc", "closed the stream after b'abc'"),
+        (b"hwna" + struct.pack(">HI", PROTOCOL_VERSION, 13) + b'{"blobs":[5]}abc', "closed the stream after b'abc'"),
     ],
 )
 def test_what_is_wrong_is_said(connect: Connect, data: bytes, message: str) -> None:
