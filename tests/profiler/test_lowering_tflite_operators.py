@@ -168,7 +168,7 @@ def test_pooling_geometry(
     check(nn.Sequential(nn.Sigmoid(), pool) if positive else pool, torch.randn(2, 3, *size))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data(), channels=st.sampled_from([1, 4, 6]), batch=st.integers(1, 2))
 def test_chains_of_views_and_permutations(data: st.DataObject, channels: int, batch: int) -> None:
     """Whatever a module does to the order of its axes, the elements end up where torch has them."""
