@@ -89,16 +89,28 @@ def fit_regressor(
     """
     made = regressor_type(kind)
     check_training(kind, rows, y)
-    out, progress = np.empty(len(y)), progress or Silent()
+    progress = progress or Silent()
+    progress.step("fit", 0, 1)
+    regressor = made().fit(rows, y, rng)
+    progress.step("fit", 1, 1)
+    out = regressor.held_out
+    if out is None:
+        out = _cross_validated(made, rows, y, rng, progress)
+    return Fitted(kind, regressor, rows.layout, Conformal.of(rows, y / out - 1, rng), errors(out, y))
+
+
+def _cross_validated(
+    made: type[Regressor], rows: Rows, y: NDArray[np.float64], rng: np.random.Generator, progress: Progress
+) -> NDArray[np.float64]:
+    """(N,) predictions of each row by a regressor that was fitted on the other folds."""
+    out = np.empty(len(y))
     parts = folds(len(y), made.folds, rng)
     for i, held in enumerate(parts):
-        progress.step("cross-validation", i, len(parts) + 1)
+        progress.step("cross-validation", i, len(parts))
         rest = np.setdiff1d(np.arange(len(y)), held)
         out[held] = made().fit(rows.take(rest), y[rest], rng).predict(rows.take(held))
-    progress.step("cross-validation", len(parts), len(parts) + 1)
-    regressor = made().fit(rows, y, rng)
-    progress.step("cross-validation", len(parts) + 1, len(parts) + 1)
-    return Fitted(kind, regressor, rows.layout, Conformal.of(rows, y / out - 1, rng), errors(out, y))
+    progress.step("cross-validation", len(parts), len(parts))
+    return out
 
 
 def check_training(kind: str, rows: Rows, y: NDArray[np.float64]) -> None:

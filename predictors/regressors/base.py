@@ -14,6 +14,24 @@ Meta = dict[str, Any]
 """Numbers and texts that JSON can hold."""
 Arrays = dict[str, np.ndarray]
 State = tuple[Meta, Arrays]
+TABLE = "table"
+"""Name of the numeric column that holds a latency table's own prediction, where there is one."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns that belong together: what one hypothesis makes of the architectures.
+
+    Attributes:
+        name: of the hypothesis.
+        core, more: numbers of numeric columns; the first say most.
+        choices: numbers of the categorical columns that go with it.
+    """
+
+    name: str
+    core: tuple[int, ...]
+    more: tuple[int, ...] = ()
+    choices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +46,7 @@ class Rows:
         names: of the numeric columns.
         labels: of the categorical columns.
         graphs: for regressors of graphs; whatever indexes by rows.
+        blocks: hypotheses about the architectures, of which the data decide.
     """
 
     choices: NDArray[np.int16]
@@ -36,6 +55,7 @@ class Rows:
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     graphs: Any = None
+    blocks: tuple[Block, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.choices)
@@ -74,11 +94,14 @@ class Regressor(ABC):
         kind: name in the registry.
         min_rows: it cannot be fitted on fewer.
         folds: of cross-validation, so that this takes bearable time.
+        held_out: (N,) predictions of the rows it was fitted on, each by a part that had not seen the row; None where
+            fitting does not come by them.
     """
 
     kind: ClassVar[str]
     min_rows: ClassVar[int] = 10
     folds: ClassVar[int] = 10
+    held_out: NDArray[np.float64] | None = None
 
     @abstractmethod
     def fit(self, rows: Rows, y: NDArray[np.float64], rng: np.random.Generator) -> Self:

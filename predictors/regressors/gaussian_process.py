@@ -1,9 +1,7 @@
-"""A Gaussian process on the logarithm."""
+"""A Gaussian process on the logarithm of what an additive model leaves."""
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -11,102 +9,147 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Regressor, Rows, State
-from .matrix import Matrix, Standard, dense
+from .kernel import JITTER, Kernel, inverse_of
+from .matrix import Standard
+from .mixture import noise_of
+from .ridge import relative_ridge
+from .views import View, everything
 
-TUNED_ON, MOST = 300, 4000
-"""Rows on which the kernel is chosen; rows that are kept at most (drawn at random)."""
+Vector = NDArray[np.float64]
+MOST = 2500
+"""Rows that are kept at most, drawn at random."""
+FOLDS = 10
+FLOOR = 0.3
+"""Share of the smallest value that is predicted at least."""
+BLOCK = 1024
+"""Rows predicted at a time, so that the distances stay in the cache."""
 
 
 class GaussianProcess(Regressor):
-    """log y ~ a linear function plus a Matern 5/2 process plus noise (Rasmussen and Williams, 2006).
+    """log y ~ log (ridge regression by relative error) + Gaussian process + noise.
 
-    scikit-learn finds the kernel's parameters by marginal likelihood on some of the rows; all rows are conditioned on.
+    The process has one length for each group of columns (see `View`), so that those that do not matter fall away, and
+    a linear part; marginal likelihood on some of the rows finds its parameters (Rasmussen and Williams, 2006). Rows
+    whose leave-one-out errors belong to the broad part of a mixture (see `mixture`) count less.
+
+    Args:
+        view: the columns it sees; None: all.
+        tuned_on: rows of which the likelihood is taken. steps: towards its largest value.
+        rounds: of weighing the rows, the first of which takes all alike.
+
+    Attributes:
+        held_out: by 10-fold cross-validation, in which only the parameters come from all rows.
     """
 
     kind: ClassVar[str] = "gaussian-process"
 
-    def fit(self, rows: Rows, y: NDArray[np.float64], rng: np.random.Generator) -> Self:
-        return self.fit_log(rows, np.log(y), rng)
+    def __init__(self, view: View | None = None, *, tuned_on: int = 400, steps: int = 25, rounds: int = 3) -> None:
+        self.view = view
+        self.tuned_on, self.steps, self.rounds = tuned_on, steps, rounds
 
-    def fit_log(self, rows: Rows, target: NDArray[np.float64], rng: np.random.Generator) -> Self:
-        """Learn (N,) logarithms."""
-        kept = rng.permutation(len(rows))[:MOST]
-        matrix = dense(rows.take(kept))
-        self.standard = Standard.of(matrix)
-        self.points = self.standard(matrix) / self._width
-        self.mean, self.deviation = float(target.mean()), max(float(target.std()), 1e-9)
-        scaled = (target[kept] - self.mean) / self.deviation
-        self.kernel = self._tuned(scaled)
-        covariance = self._covariance(self.points, self.points)
-        covariance[np.diag_indices_from(covariance)] += self.kernel["noise"] + 1e-8
-        self.weights = np.linalg.solve(covariance, scaled)
+    def fit(self, rows: Rows, y: Vector, rng: np.random.Generator) -> Self:
+        view = self.view or everything(rows)
+        order = rng.permutation(len(rows))
+        kept, rest = order[:MOST], order[MOST:]
+        self.view, matrix = view, view.matrix(rows.take(kept))
+        self.standard, self.floor = Standard.of(matrix), FLOOR * float(y.min())
+        varies = self.standard.scale > 0
+        groups = np.unique(view.groups(rows)[varies], return_inverse=True)[1]
+        held = self._fit(self.standard(matrix)[:, varies], with_one(matrix), groups, y[kept])
+        self.held_out = np.empty(len(y))
+        self.held_out[kept] = held
+        if len(rest):
+            self.held_out[rest] = self.predict(rows.take(rest))
         return self
 
-    def predict(self, rows: Rows) -> NDArray[np.float64]:
-        return np.exp(self.predict_log(rows))
-
-    def predict_log(self, rows: Rows) -> NDArray[np.float64]:
-        """(N,) logarithms."""
-        matrix = self.standard(dense(rows)) / self._width
-        return self.mean + self.deviation * (self._covariance(matrix, self.points) @ self.weights)
+    def predict(self, rows: Rows) -> Vector:
+        assert self.view is not None
+        matrix = self.view.matrix(rows)
+        found, back = _distinct(matrix)
+        predicted = np.empty(len(found))
+        for i in range(0, len(found), BLOCK):
+            predicted[i : i + BLOCK] = self._predict(found[i : i + BLOCK])
+        return predicted if back is None else predicted[back]
 
     def state(self) -> State:
-        meta = {"mean": self.mean, "deviation": self.deviation, "kernel": self.kernel}
-        return meta, {"points": self.points, "weights": self.weights, **self.standard.arrays()}
+        assert self.view is not None
+        names = ("ridge", "scales", "points", "dual", "slope")
+        arrays = {name: getattr(self, name) for name in names}
+        return {"view": self.view.as_dict(), "floor": self.floor}, {**arrays, **self.standard.arrays()}
 
     @classmethod
     def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        self = cls()
-        self.mean, self.deviation = float(meta["mean"]), float(meta["deviation"])
-        self.kernel = {name: float(meta["kernel"][name]) for name in ("linear", "matern", "length", "noise")}
+        self = cls(View.from_dict(meta["view"]))
+        self.floor = float(meta["floor"])
         self.standard = Standard.from_arrays(arrays)
-        self.points, self.weights = arrays["points"].astype(float), arrays["weights"].astype(float)
-        if self.points.shape != (len(self.weights), len(self.standard.mean)):
+        self.ridge, self.scales, self.slope = (np.asarray(arrays[n], float) for n in ("ridge", "scales", "slope"))
+        self.points, self.dual = (np.asarray(arrays[name], np.float32) for name in ("points", "dual"))
+        width = len(self.standard.mean)
+        shapes = (self.ridge.shape, self.scales.shape, self.slope.shape, self.points.shape)
+        used = int(np.count_nonzero(self.standard.scale))
+        if shapes != ((width + 1,), (used,), (used,), (len(self.dual), used)):
             raise ValueError("the points do not fit the weights and columns")
         return self
 
     # -- inside
 
-    @property
-    def _width(self) -> float:
-        """Typical length of a standardised row, so that kernels have the same parameters for few columns and many."""
-        return math.sqrt(max(1, int(np.count_nonzero(self.standard.scale))))
+    def _fit(self, points: Vector, matrix: Vector, groups: NDArray[np.intp], y: Vector) -> Vector:
+        """Learn, and return held-out predictions; the rows are in random order."""
+        few, noise, penalty = slice(self.tuned_on), np.ones(len(y)), None
+        kernel = Kernel.start(groups)
+        for i in range(self.rounds):
+            self.ridge, penalty = relative_ridge(matrix, y, noise, penalty if i > 1 else None)
+            target = np.log(y / self._table(matrix))
+            steps = self.steps if i == 0 else max(8, self.steps // 3)
+            kernel = kernel.tuned(points[few], target[few], noise[few], steps)
+            covariance = kernel.covariance(points)
+            covariance[np.diag_indices_from(covariance)] += kernel.noise * noise + JITTER
+            inverse, _ = inverse_of(covariance)
+            dual = inverse @ target
+            if i < self.rounds - 1:
+                noise = noise_of(dual / np.diag(inverse))
+        self.scales = kernel.scales
+        self.points = (points * self.scales).astype(np.float32)
+        self.dual = (kernel.amplitude * dual).astype(np.float32)
+        self.slope = kernel.linear * (points.T @ dual)
+        return self._held_out(matrix, y, noise, inverse, penalty)
 
-    def _tuned(self, scaled: np.ndarray) -> dict[str, float]:
-        """Parameters of the kernel by marginal likelihood; the points are in random order."""
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+    def _held_out(self, matrix: Vector, y: Vector, noise: Vector, inverse: Vector, penalty: float | None) -> Vector:
+        """Predictions by the other folds, from the inverse of the whole covariance."""
+        found = np.empty(len(y))
+        for held in np.array_split(np.arange(len(y)), min(FOLDS, len(y))):
+            rest = np.setdiff1d(np.arange(len(y)), held)
+            ridge, _ = relative_ridge(matrix[rest], y[rest], noise[rest], penalty)
+            target = np.log(y / np.maximum(matrix @ ridge, self.floor))
+            error = np.linalg.solve(inverse[np.ix_(held, held)], inverse[held] @ target)
+            found[held] = y[held] * np.exp(-error)
+        return found
 
-        start = (
-            ConstantKernel(1.0, (1e-3, 1e4)) * DotProduct(1.0, "fixed")
-            + ConstantKernel(0.3, (1e-4, 1e3)) * Matern(1.0, (0.05, 50), nu=2.5)
-            + WhiteKernel(1e-3, (1e-6, 1.0))
-        )
-        model = GaussianProcessRegressor(start, optimizer=_minimise)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound is what the data say
-            kernel = model.fit(self.points[:TUNED_ON], scaled[:TUNED_ON]).kernel_
-        linear, matern = kernel.k1.k1, kernel.k1.k2
-        return {
-            "linear": float(linear.k1.constant_value),
-            "matern": float(matern.k1.constant_value),
-            "length": float(matern.k2.length_scale),
-            "noise": float(kernel.k2.noise_level),
-        }
+    def _table(self, matrix: Vector) -> Vector:
+        return np.maximum(matrix @ self.ridge, self.floor)
 
-    def _covariance(self, a: Matrix, b: Matrix) -> Matrix:
-        """(len(a), len(b)), without noise."""
-        inner = a @ b.T
-        squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * inner
-        distance = np.sqrt(5 * np.maximum(squares, 0)) / self.kernel["length"]
-        matern = (1 + distance + distance**2 / 3) * np.exp(-distance)
-        return np.asarray(self.kernel["linear"] * (1 + inner) + self.kernel["matern"] * matern)
+    def _predict(self, matrix: Vector) -> Vector:
+        varies = self.standard.scale > 0
+        points = self.standard(matrix)[:, varies]
+        scaled = (points * self.scales).astype(np.float32)
+        distance = scaled @ self.points.T
+        distance -= 0.5 * (self.points**2).sum(axis=1)
+        distance -= 0.5 * (scaled**2).sum(axis=1)[:, None]
+        np.minimum(distance, 0, out=distance)
+        np.exp(distance, out=distance)
+        ratio = points @ self.slope + distance @ self.dual
+        return np.asarray(self._table(with_one(matrix)) * np.exp(ratio))
 
 
-def _minimise(objective: Any, start: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, float]:
-    """As scikit-learn's own, but content with the best that few steps find, and silent about it."""
-    from scipy.optimize import minimize
+def with_one(matrix: Vector) -> Vector:
+    """With a column of ones for an intercept."""
+    return np.concatenate([matrix, np.ones((len(matrix), 1))], axis=1)
 
-    found = minimize(objective, start, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": 40})
-    return found.x, float(found.fun)
+
+def _distinct(matrix: Vector) -> tuple[Vector, NDArray[np.intp] | None]:
+    """Different rows, and which of them each row is; None where hardly any are equal."""
+    if len(matrix) < 2 or not matrix.shape[1]:
+        return matrix, None
+    keys = np.ascontiguousarray(matrix).view(np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1]))).ravel()
+    _, first, back = np.unique(keys, return_index=True, return_inverse=True)
+    return (matrix, None) if len(first) > 0.8 * len(matrix) else (matrix[first], back)

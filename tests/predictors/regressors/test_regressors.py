@@ -11,7 +11,6 @@ from hwnas.predictors.base import PredictorError
 from hwnas.predictors.regressors.base import Regressor, Rows
 from hwnas.predictors.regressors.boosting import BoostedTrees
 from hwnas.predictors.regressors.forest import RandomForest
-from hwnas.predictors.regressors.gaussian_process import GaussianProcess
 from hwnas.predictors.regressors.linear import Linear
 from hwnas.predictors.regressors.matrix import dense, one_hot, tree_matrix
 from hwnas.predictors.regressors.mlp import Mlp
@@ -43,6 +42,7 @@ def small(kind: str) -> Regressor:
         "gbdt": lambda: BoostedTrees(trees=60, rate=0.2),
         "random-forest": lambda: RandomForest(trees=20),
         "mlp": lambda: Mlp(members=2, layers=(8,), steps=60),
+        "stacked": lambda: Stacked(trees=20),
     }
     return made.get(kind, regressor_type(kind))()
 
@@ -204,28 +204,6 @@ def test_the_forest_is_scikit_learns_on_the_logarithm() -> None:
     np.testing.assert_allclose(found, np.exp(model.predict(tree_matrix(new))), rtol=1e-12)
 
 
-def test_the_process_is_scikit_learns() -> None:
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
-
-    rows, new = some_rows(60), some_rows(50, 1)
-    fitted = GaussianProcess().fit(rows, latency(rows), np.random.default_rng(4))
-    found = fitted.kernel
-    kernel = (
-        ConstantKernel(found["linear"]) * DotProduct(1.0)
-        + ConstantKernel(found["matern"]) * Matern(found["length"], nu=2.5)
-        + WhiteKernel(found["noise"] + 1e-8)
-    )
-    order = np.random.default_rng(4).permutation(60)
-    target = np.log(latency(rows))
-    model = GaussianProcessRegressor(kernel, optimizer=None, alpha=0).fit(
-        fitted.points, (target[order] - target.mean()) / target.std()
-    )
-    points = fitted.standard(dense(new)) / np.sqrt(np.count_nonzero(fitted.standard.scale))
-    wanted = np.exp(target.mean() + target.std() * model.predict(points))
-    np.testing.assert_allclose(fitted.predict(new), wanted, rtol=1e-6)
-
-
 def test_the_networks_are_scikit_learns() -> None:
     from sklearn.neural_network import MLPRegressor
 
@@ -239,15 +217,3 @@ def test_the_networks_are_scikit_learns() -> None:
         model.fit(points, (target - target.mean()) / target.std())
     wanted = np.exp(target.mean() + target.std() * model.predict(points))
     np.testing.assert_allclose(fitted.predict(rows), wanted, rtol=1e-10)
-
-
-def test_stacking_finds_what_sums_and_pairs_cannot() -> None:
-    rows, new = some_rows(400), some_rows(300, 1)
-
-    def bent(own: Rows) -> np.ndarray:
-        three = (own.choices[:, 0] == 1) & (own.choices[:, 1] > 1) & (own.numeric[:, 0] > 2.5)
-        return latency(own) * (1 + 0.3 * three)
-
-    stacked = Stacked().fit(rows, bent(rows), np.random.default_rng(0)).predict(new)
-    linear = Linear().fit(rows, bent(rows), np.random.default_rng(0)).predict(new)
-    assert np.mean(np.abs(stacked / bent(new) - 1)) < 0.5 * np.mean(np.abs(linear / bent(new) - 1))
