@@ -15,10 +15,9 @@ from ..profiler.additive import AdditiveModel, CostTerm
 from ..spaces.description import INPUT, Node, SpaceDescription
 from ..spaces.evaluation import liveness, usage
 from ..spaces.space import SearchSpace
-from .regressors.base import Arrays, Meta, Rows
+from .graph_features import GraphFeatures
+from .regressors.base import TABLE, Arrays, Meta, Rows
 
-TABLE = "table"
-"""Name of the column that holds a latency table's own prediction."""
 CHUNK = 8192
 LISTED = 50_000
 """Combinations of candidates up to which equal rows are worked out once."""
@@ -62,7 +61,8 @@ class SpaceFeatures:
     Categorical columns are the decisions, and, where a choice can make other operators dead, the decisions once more
     with none where the operator is dead: which of these a runtime drops, the data decide. Numbers (`raw:` of all
     operators, `live:` of those that act on the output): how many operators of each kind; MACs, parameters and
-    activation bytes; the longest path; the same for each resolution ("stage"); and what a table predicts.
+    activation bytes; the longest path; the same for each resolution ("stage"); what is left under each hypothesis of
+    what a runtime does (see `hypotheses`), as a block each; and what a table predicts.
 
     Args:
         space: whose architectures. costs: of its workloads. table: a latency table's sums for it.
@@ -98,7 +98,8 @@ class SpaceFeatures:
         names = self._names
         if self.table is not None:
             numeric, names = np.column_stack([numeric, self.table.predict(codes)]), (*names, TABLE)
-        return Rows(choices, sizes, numeric, names, labels)
+        hypotheses = self.graphs.blocks(len(self._names) - len(self.graphs.names), live=self._deadly)
+        return Rows(choices, sizes, numeric, names, labels, blocks=hypotheses)
 
     def alive(self, codes: np.ndarray) -> NDArray[np.bool_]:
         """(N,) whether a network's output depends on its input at all."""
@@ -107,6 +108,11 @@ class SpaceFeatures:
         if not outputs or not self._deadly:
             return np.ones(len(codes), bool)
         return np.asarray(self._live_nodes(np.asarray(codes))[:, outputs].any(axis=1))
+
+    @cached_property
+    def graphs(self) -> GraphFeatures:
+        """What different runtimes may make of the networks."""
+        return GraphFeatures(self.space)
 
     def state(self) -> tuple[Meta, Arrays]:
         """What `from_state` needs besides the space."""
@@ -123,7 +129,7 @@ class SpaceFeatures:
     def from_state(cls, space: SearchSpace, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SpaceFeatures:
         """The inverse of `state`; raises KeyError, TypeError or ValueError for damaged data."""
         costs = WorkloadCosts(*(arrays[name].astype(float) for name in ("macs", "params", "bytes")))
-        if len(costs.macs) not in (0, len(space.workloads())):
+        if {len(costs.macs), len(costs.params), len(costs.bytes)} not in ({0}, {len(space.workloads())}):
             raise ValueError("the costs do not fit the space's workloads")
         return cls(space, costs, _read_table(space, meta["table"], arrays))
 
@@ -152,7 +158,7 @@ class SpaceFeatures:
             choices = np.concatenate([choices, self._live_choices(codes, live)], axis=1)
         sums = [own @ self._weights for own in counts]
         depth = _longest(description, codes, path >= 0)
-        return choices, np.concatenate([*sums, depth[:, None]], axis=1)
+        return choices, np.concatenate([*sums, depth[:, None], self.graphs.matrix(codes)], axis=1)
 
     def _live_nodes(self, codes: np.ndarray) -> NDArray[np.bool_]:
         description = self.space.description
@@ -210,7 +216,7 @@ class SpaceFeatures:
     @cached_property
     def _names(self) -> tuple[str, ...]:
         kinds = ("raw", "live") if self._deadly else ("raw",)
-        return (*(f"{kind}: {name}" for kind in kinds for name in self._columns), "depth")
+        return (*(f"{kind}: {name}" for kind in kinds for name in self._columns), "depth", *self.graphs.names)
 
 
 def _counts(workloads: NDArray[np.int32], n: int) -> NDArray[np.float64]:

@@ -18,14 +18,14 @@ from .encoding import Codes, Encoding
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-DESCRIPTION_FORMAT = 1
+DESCRIPTION_FORMAT = 2
 
 
 class SearchSpace:
     """A search space.
 
     Args:
-        factory: a callable that returns a new supernet, or a module (which is copied, never changed).
+        factory: a callable that returns a supernet, or a module; what they give is copied, never changed.
         input_shape: shape of the input without batch; a tuple of shapes for several inputs.
         example_inputs: instead of `input_shape`, tensors with batch first: for token ids and other types. Those whose
             first dimension is not the first tensor's (a mask, a table of positions) are the same at every batch.
@@ -133,22 +133,33 @@ class SearchSpace:
         return [torch.cat([t[:1]] * batch) if own else t for t, own in zip(tensors, has_batch, strict=True)]
 
     def supernet(self) -> nn.Module:
-        """A new supernet (a copy, where the space was given a module)."""
-        import copy
-
+        """A new supernet, which shares nothing with others."""
         from torch import nn
 
         from .failures import first_line
 
         try:
-            supernet = copy.deepcopy(self.factory) if isinstance(self.factory, nn.Module) else self.factory()
+            supernet = self.factory if isinstance(self.factory, nn.Module) else self.factory()
         except HwnasError:
             raise
         except Exception as error:  # the user's constructor may raise anything
             raise SpaceError(f"space {self.name!r}: its supernet cannot be built: {first_line(error)}") from error
         if not isinstance(supernet, nn.Module):
             raise SpaceError(f"space {self.name!r}: the factory returned a {type(supernet).__name__}, not an nn.Module")
-        return supernet
+        return supernet if self.cache_id is not None else self._own(supernet)
+
+    def _own(self, supernet: nn.Module) -> nn.Module:
+        """A copy: a factory may give what it gave before, or put it together from parts that outlive it."""
+        import copy
+
+        try:
+            return copy.deepcopy(supernet)
+        except Exception as error:  # of what a user's module holds anything may refuse to be copied
+            if supernet is not self.factory:
+                return supernet
+            raise SpaceError(
+                f"space {self.name!r}: its module cannot be copied, give a function that makes one: {error}"
+            ) from error
 
     def build(self, architecture: Architecture, supernet: nn.Module | None = None) -> nn.Module:
         """The plain network of an architecture; no choice is left in it.

@@ -8,7 +8,7 @@ from torch import nn
 
 from .calls import Invocation
 from .description import Workload
-from .graph import Graph, Value
+from .graph import Graph, Ref, Value
 
 
 class WorkloadRegistry:
@@ -43,9 +43,30 @@ def _workload(module: nn.Module, graph: Graph, call: Invocation, path: str, dige
         "in": list(graph.inputs[0].shape[1:]) if graph.inputs else [],
         "out": list(graph.outputs[0].shape[1:]) if graph.outputs else [],
     }
+    if before := _before_weights(graph):
+        info["before"] = before
     shapes = f"{_shapes(graph.inputs)}->{_shapes(graph.outputs)}"
     weightless = not graph.constants
     return Workload(_label(module), shapes, digest, path, inputs, call.spec, fixed, weightless, info)
+
+
+def _before_weights(graph: Graph) -> list[str]:
+    """Operators that the only input goes through, one after the other, before anything with constants reads it.
+
+    Other modules that read the same tensor may begin with the same ones; a runtime does these once.
+    """
+    if len(graph.inputs) != 1 or not graph.constants:
+        return []
+    found: list[str] = []
+    value = graph.inputs[0].id
+    while True:
+        readers = [node for node in graph.nodes if value in node.input_ids]
+        if len(readers) != 1 or readers[0].input_ids != (value,) or len(readers[0].outputs) != 1:
+            return found
+        node = readers[0]
+        plain = [part for part in (*node.args, *node.kwargs.values()) if not isinstance(part, Ref)]
+        found.append(" ".join([node.op, *map(str, plain)]))
+        value = node.outputs[0].id
 
 
 def _shapes(values: Sequence[Value]) -> str:
