@@ -113,9 +113,9 @@ def _verify(artifact: Artifact, data: bytes, sample: Sequence[np.ndarray]) -> No
     except HwnasError as error:
         raise PrecisionError(f"the quantised model cannot be run: {error}") from error
     for i, (want, got, step) in enumerate(zip(expected, found, rounded.steps, strict=True)):
-        error, size = rms(got.astype(np.float64) - want), rms(want)
-        if not error <= TOO_WRONG * size + 2 * step:
-            raise PrecisionError(f"quantised, output {i} differs by {error:.3g} (RMS) where it is {size:.3g} in size")
+        off, size = rms(got.astype(np.float64) - want), rms(want)
+        if not off <= TOO_WRONG * size + 2 * step:
+            raise PrecisionError(f"quantised, output {i} differs by {off:.3g} (RMS) where it is {size:.3g} in size")
 
 
 def rms(array: np.ndarray) -> float:
