@@ -18,7 +18,7 @@ SCALED_FROM = 200
 """Rows from which it is tried whether errors can be foreseen."""
 PAYS = 0.95
 """They are, where that brings the median width below this share."""
-FOLDS = 5
+FOLDS = 10
 SMALLEST = 1e-4
 """Relative error below which one is as good as another."""
 
@@ -87,7 +87,7 @@ def folds(n: int, k: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
 
 
 def _difficulty(rows: Rows, size: NDArray[np.float64], rng: np.random.Generator) -> Regressor:
-    return RandomForest(trees=60, columns=0.3, leaf=10).fit(rows, size, rng)
+    return RandomForest(trees=40, columns=0.3, leaf=15).fit(rows, size, rng)
 
 
 def _quantile(scores: NDArray[np.float64], coverage: float) -> float:

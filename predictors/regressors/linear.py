@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Regressor, Rows, State
+from .base import TABLE, Regressor, Rows, State
 from .matrix import Matrix, Standard, one_hot
 
 CONSTANT = 100.0
@@ -21,6 +21,8 @@ SHARES = ((1.0, 0.0, 0.0), (1.0, 1.0, 0.0), (1.0, 0.1, 0.0), (1.0, 1.0, 0.1), (1
 """Prior variances of choices, numbers and pairs that are tried."""
 JUDGED_ON = 400
 """Rows on which priors are chosen."""
+SMALL = 0.1
+"""Share of the median y below which errors count relative to that, so that networks that do nothing do not decide."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Prior:
 class Linear(Regressor):
     """y ~ constant + sum of one weight a category + weights . numbers + sum of one weight a pair of categories.
 
-    Minimises the squares of the *relative* errors with normal priors on all weights (ridge); how wide these are, and
-    whether pairs come in at all, is decided by the exact leave-one-out error. Fitted in its dual form (Saunders et al.,
+    Minimises the squares of the *relative* errors with normal priors on the weights (ridge); how wide these are, and
+    whether pairs come in at all, is decided by the exact leave-one-out error. The constant and the factor of a table's
+    own prediction are as good as free. Fitted in its dual form (Saunders et al.,
     1998), so that the many pairs cost nothing; predicts in the primal, which is additive: one lookup a column or pair.
 
     Attributes:
@@ -53,15 +56,17 @@ class Linear(Regressor):
         self.unit, self.floor = float(np.median(y)), float(y.min() / 2)
         self.sizes = rows.sizes
         scaled = y / self.unit
-        kernels = _Kernels.of(rows)
+        scale = np.maximum(scaled, SMALL)
+        self.free = [i for i, name in enumerate(rows.names) if name == TABLE]
+        kernels = _Kernels.of(rows, self.free)
         self.standard = kernels.standard
         few = np.sort(rng.permutation(len(y))[:JUDGED_ON])
-        self.prior = _best([k[np.ix_(few, few)] for k in kernels.all], scaled[few])
-        system = _system(kernels.all, scaled, self.prior)
+        self.prior = _best([k[np.ix_(few, few)] for k in kernels.all], scaled[few] / scale[few], scale[few])
+        system = _system(kernels.all, scale, self.prior)
         inverse = np.linalg.inv(system + self.prior.noise * np.eye(len(y)))
-        dual = inverse.sum(axis=1)  # the relative target is 1 everywhere
-        self.loo = np.maximum(y * (1 - dual / np.diag(inverse)), self.floor)
-        self._to_primal(rows, kernels, dual / scaled)
+        dual = inverse @ (scaled / scale)
+        self.loo = np.maximum(self.unit * (scaled - scale * dual / np.diag(inverse)), self.floor)
+        self._to_primal(rows, kernels, dual / scale)
         return self
 
     def predict(self, rows: Rows) -> NDArray[np.float64]:
@@ -104,6 +109,7 @@ class Linear(Regressor):
         self.constant -= float(kernels.means @ weights)
         self.single = weights
         self.numbers = prior.numbers / kernels.sizes[1] * (kernels.numbers.T @ dual)
+        self.numbers[self.free] = CONSTANT * (kernels.free.T @ dual)
         self.pairs = np.empty(0)
         if prior.pairs:
             found = [
@@ -116,48 +122,51 @@ class Linear(Regressor):
 
 @dataclass(frozen=True, eq=False)
 class _Kernels:
-    """Inner products between rows of centred categories, standardised numbers, and pairs of categories.
+    """Inner products between rows of centred categories, standardised numbers, pairs of categories, and what is free.
 
-    Each has a mean diagonal of 1 (`sizes` is what it was divided by).
+    The first three have a mean diagonal of 1 (`sizes` is what they were divided by).
     """
 
-    all: tuple[Matrix, Matrix, Matrix]
+    all: tuple[Matrix, Matrix, Matrix, Matrix]
     sizes: tuple[float, float, float]
     hot: Matrix
     means: NDArray[np.float64]
     numbers: Matrix
+    free: Matrix
     standard: Standard
 
     @classmethod
-    def of(cls, rows: Rows) -> _Kernels:
+    def of(cls, rows: Rows, free: Sequence[int]) -> _Kernels:
         hot = one_hot(rows)
         means = hot.mean(axis=0)
         centred = hot - means
         standard = Standard.of(rows.numeric)
         numbers = standard(rows.numeric)
+        known = numbers[:, free]
+        numbers[:, free] = 0
         same = hot @ hot.T
         raw = (centred @ centred.T, numbers @ numbers.T, same * (same - 1) / 2)
-        sizes = tuple(max(float(np.mean(np.diag(k))), 1e-12) for k in raw)
-        kernels = tuple(k / size for k, size in zip(raw, sizes, strict=True))
-        return cls(kernels, sizes, centred, means, numbers, standard)  # type: ignore[arg-type]  # three each
+        choices, counts, pairs = (max(float(np.mean(np.diag(k))), 1e-12) for k in raw)
+        kernels = raw[0] / choices, raw[1] / counts, raw[2] / pairs, 1 + known @ known.T
+        return cls(kernels, (choices, counts, pairs), centred, means, numbers, known, standard)
 
 
-def _system(kernels: Sequence[Matrix], scaled: np.ndarray, prior: Prior) -> Matrix:
+def _system(kernels: Sequence[Matrix], scale: np.ndarray, prior: Prior) -> Matrix:
     """Covariance of the relative values under the prior, without noise."""
-    choices, numbers, pairs = kernels
-    covariance = prior.choices * choices + prior.numbers * numbers + prior.pairs * pairs + CONSTANT
-    return np.asarray(covariance / np.outer(scaled, scaled))
+    choices, numbers, pairs, free = kernels
+    covariance = prior.choices * choices + prior.numbers * numbers + prior.pairs * pairs + CONSTANT * free
+    return np.asarray(covariance / np.outer(scale, scale))
 
 
-def _best(kernels: Sequence[Matrix], scaled: np.ndarray) -> Prior:
+def _best(kernels: Sequence[Matrix], target: np.ndarray, scale: np.ndarray) -> Prior:
     """The prior with the smallest mean absolute leave-one-out error (Allen's PRESS, by absolute values)."""
     tried: list[tuple[float, Prior]] = []
     for shares in SHARES:
-        values, vectors = np.linalg.eigh(_system(kernels, scaled, Prior(*shares, noise=0)))
-        target = vectors.sum(axis=0)
+        values, vectors = np.linalg.eigh(_system(kernels, scale, Prior(*shares, noise=0)))
+        turned = vectors.T @ target
         for noise in NOISES:
             damped = 1 / (np.maximum(values, 0) + noise)
-            left = (vectors @ (damped * target)) / ((vectors**2) @ damped)
+            left = (vectors @ (damped * turned)) / ((vectors**2) @ damped)
             tried.append((float(np.abs(left).mean()), Prior(*shares, noise=noise)))
     return min(tried, key=lambda item: item[0])[1]
 

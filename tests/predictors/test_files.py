@@ -109,7 +109,8 @@ def test_kinds_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("foreign", "json:dumps", registry.GROUP),
     ]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points if group == registry.GROUP else [])
-    assert predictor_kinds() == ("lut", "flops", "good", "broken", "foreign")
+    assert predictor_kinds()[:2] == ("lut", "flops")
+    assert predictor_kinds()[-3:] == ("good", "broken", "foreign")
     assert predictor_type("good").kind == "lut"
     with pytest.raises(PredictorError, match=r"'broken' .* fails to import"):
         predictor_type("broken")
