@@ -88,7 +88,7 @@ def profile(
         benchmark_binary=benchmark_binary,
     )
     asked = load_space(space, space_arguments)
-    path = out or Path("tables") / f"{file_name(device, asked.name, *_unusual(on, space_arguments))}.db"
+    path = out or Path("tables") / f"{file_name(device, asked.name, *unusual(on, space_arguments))}.db"
     request = ProfileRequest(
         device=on,
         space=asked,
@@ -128,7 +128,7 @@ def _fitted(calibration: "Calibration") -> str:
     return ", ".join(parts)
 
 
-def _unusual(device: "Device", arguments: list[str] | None) -> list[str]:
+def unusual(device: "Device", arguments: list[str] | None) -> list[str]:
     """What distinguishes a table from others of the same device and space."""
     settings = device.settings
     parts = [] if settings.batch == 1 else [f"b{settings.batch}"]

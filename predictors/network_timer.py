@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ from ..profiler.protocol import (
     network_values,
     wall_percentiles,
 )
-from ..profiler.table_provenance import provenance_of
+from ..profiler.table import LatencyTable, Provenance, Row, TableMismatch
+from ..profiler.table_provenance import check_agreement, provenance_of
 from ..spaces.architecture import Architecture
 from ..spaces.space import SearchSpace
 from .base import Origin
@@ -192,7 +194,7 @@ class NetworkTimer:
         networks.add(self.space.encode(architectures), "measured")
         taken = self.take(networks, f"{name}.db", None, visits)
         self.failed.update(taken.failed)
-        return {networks.architectures[key]: measured for key, measured in self._measured(taken).items()}
+        return {networks.architectures[key]: measured for key, measured in self.at_one_speed(taken).items()}
 
     def take(self, networks: NetworkSet, file: str, wanted: Mapping[str, Any] | None, visits: int) -> Taken:
         """Measure a set of networks, interleaved, with raw samples in a file of the folder.
@@ -203,15 +205,7 @@ class NetworkTimer:
         """
         self.choose_route(next(iter(networks.architectures.values())))
         _make_folder(self.folder)
-        protocol = replace(self._protocol, network_visits=visits)
-        provenance = provenance_of(
-            self.device,
-            self.space,
-            self.lowerer.route,
-            self.about,
-            protocol=protocol.as_dict(),
-            calibration=self.lowerer.calibration,
-        )
+        protocol, provenance = self._protocol_of(visits), self.provenance(visits)
         seed = self._seed + self._calls
         self._calls += 1
         fresh = {"begun": time.time(), "call": self._calls}
@@ -225,7 +219,32 @@ class NetworkTimer:
             bench.session_id = table.add_session({**self.about, "seed": seed, "begun": time.time()})
             return _take(bench, networks)
 
-    def _measured(self, taken: Taken) -> dict[str, Measured]:
+    def finished(self, networks: NetworkSet, file: str, wanted: Mapping[str, Any], visits: int) -> Taken | None:
+        """What an earlier `take` of the same under the same conditions measured to its end; else None."""
+        path = self.folder / file
+        if not path.exists():
+            return None
+        with LatencyTable.open(path) as table:
+            if not table.records("finished") or table.records("request")[:1] != [json.loads(json.dumps(wanted))]:
+                return None
+            try:
+                check_agreement(path, table.provenance, self.provenance(visits))
+            except TableMismatch:
+                return None
+            rows = {row.key: row for row in table.rows("network")}
+            return Taken(networks, _estimates(rows), table.all_visits(), _failed(networks, rows), {})
+
+    def provenance(self, visits: int) -> Provenance:
+        """Of what is measured with so many visits to a network."""
+        route, calibration = self.lowerer.route, self.lowerer.calibration
+        protocol = self._protocol_of(visits).as_dict()
+        return provenance_of(self.device, self.space, route, self.about, protocol=protocol, calibration=calibration)
+
+    def _protocol_of(self, visits: int) -> MeasuringProtocol:
+        return replace(self._protocol, network_visits=visits)
+
+    def at_one_speed(self, taken: Taken) -> dict[str, Measured]:
+        """Latencies by key at the speed that the machine had in the first call of this (see `measure`)."""
         if self.device.exact:
             return {key: Measured(e.value, e.low, e.high) for key, e in taken.estimates.items()}
         clock = self.device.clock
@@ -250,10 +269,19 @@ def _take(bench: AnyBench, networks: NetworkSet) -> Taken:
         for key, e in estimates.items():
             table.finish(key, latency=e.value, low=e.low, high=e.high)
     bench.unload(keys)
-    reasons = {row.key: row.reason for row in table.rows("network") if row.status == "failed"}
-    failed = [(networks.architectures[k], reasons.get(k, "not measured")) for k in keys if k not in estimates]
+    rows = {row.key: row for row in table.rows("network")}
     table.add_record("finished", {"seconds": time.monotonic() - start})
-    return Taken(networks, estimates, table.all_visits(), failed, bench.conditions())
+    return Taken(networks, estimates, table.all_visits(), _failed(networks, rows), bench.conditions())
+
+
+def _estimates(rows: Mapping[str, Row]) -> dict[str, Estimate]:
+    return {k: Estimate(row.latency, row.low or 0.0, row.high or 0.0, True) for k, row in rows.items() if row.latency}
+
+
+def _failed(networks: NetworkSet, rows: Mapping[str, Row]) -> list[tuple[Architecture, str]]:
+    """Those without a latency, and why."""
+    lacking = [key for key in networks.codes if key not in rows or rows[key].latency is None]
+    return [(networks.architectures[k], (rows[k].reason if k in rows else "") or "not measured") for k in lacking]
 
 
 def _make_folder(path: Path) -> None:

@@ -113,7 +113,17 @@ def python(code: str) -> str:
 LOADED = f"import sys; print([m for m in {HEAVY} if m in sys.modules])"
 
 
-@pytest.mark.parametrize("statement", ["import hwnas", "import hwnas.devices", "import hwnas.devices.registry"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import hwnas",
+        "import hwnas.devices",
+        "import hwnas.devices.registry",
+        "import hwnas.predictors",
+        "import hwnas.predictors.kinds, hwnas.predictors.regressors",
+        "import hwnas.cli.fit, hwnas.cli.evaluate",
+    ],
+)
 def test_imports_stay_light(statement: str) -> None:
     assert python(f"{statement}; {LOADED}") == "[]\n"
 

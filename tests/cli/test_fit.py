@@ -1,0 +1,112 @@
+"""``hwnas fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hwnas.devices.registry import create
+from hwnas.predictors.flops import FlopsPredictor
+from hwnas.profiler.profile import ProfileRequest, profile
+from hwnas.profiler.protocol import MeasuringProtocol
+from hwnas.spaces.registry import load_space
+
+Run = Callable[..., Any]
+SMALL = ("--space", "proxyless-small", "--space-arg", "resolution=8")
+LINEAR = (*SMALL, "--kind", "linear")
+
+
+def test_from_a_device_to_a_predictor_that_others_use(hwnas: Run, tmp_path: Path) -> None:
+    result = hwnas("fit", "--device", "flops", *LINEAR, "--networks", 40, "--json", "-", "-q")
+    assert result.code == 0
+    found = result.json
+    assert (found["kind"], found["unit"], found["n"], found["networks"]) == ("linear", "MMACs", 40, 40)
+    assert found["mape"] < 1
+    assert [point["n"] for point in found["curve"]["points"]] == [10, 20, 36]
+    assert set(found["mape_with"]) == {"80", "160"}
+    path = tmp_path / found["predictor"]
+    assert path == tmp_path / "predictors" / "flops-proxyless-small-resolution=8-linear.npz"
+    architecture = load_space("proxyless-small", {"resolution": 8}).sample(1, np.random.default_rng(9))[0]
+    (tmp_path / "a.json").write_text(architecture.to_json())
+    predicted = hwnas("predict", "--predictor", path, *SMALL, "--arch", "a.json", "--json", "-", "-q")
+    assert predicted.code == 0
+    exact = FlopsPredictor.of(load_space("proxyless-small", {"resolution": 8})).predict([architecture])[0]
+    assert predicted.json["predictions"][0]["predicted"] == pytest.approx(exact, rel=0.02)
+    foreign = hwnas("predict", "--predictor", path, "--space", "nasbench201", "--arch", "a.json")
+    assert foreign.code == 2
+    assert "is of space 'proxyless-small'" in foreign.err
+
+
+def test_measurements_serve_for_another_kind_and_for_more(hwnas: Run, tmp_path: Path) -> None:
+    shown = hwnas("fit", "--device", "simulated", *LINEAR, "--networks", 34, "--visits", 3)
+    assert shown.code == 0
+    assert "How much more measuring would help" in shown.out
+    folder = tmp_path / "results" / "fit-simulated-proxyless-small-resolution=8"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(first) == ["networks-000.db", "networks-001.db"]
+    again = hwnas("fit", "--device", "simulated", *SMALL, "--kind", "gaussian-process", "--networks", 34, "--visits", 3)
+    assert again.code == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_from_a_table(hwnas: Run, tmp_path: Path) -> None:
+    space = load_space("proxyless-small", {"resolution": 8})
+    hasty = MeasuringProtocol(max_visits=3, tolerance=0.5, network_visits=3, trace_runs=5)
+    profile(ProfileRequest(create("simulated"), space, tmp_path / "t.db", protocol=hasty))
+    result = hwnas("fit", *LINEAR, "--table", "t.db", "--out", "p.npz", "--json", "-", "-q")
+    assert result.code == 0
+    assert result.json["source"] == f"{result.json['networks']} networks of t.db"
+    assert result.json["unit"] == "ms"
+    wrong = hwnas("compare", "--predictor", "p.npz", *SMALL, "--device", "cpu")
+    assert wrong.code == 2
+    assert "made for device = 'simulated'" in wrong.err
+
+
+def test_from_a_parquet_file(hwnas: Run, tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    space = load_space("proxyless-small", {"resolution": 8})
+    codes = space.encoding.sample(40, np.random.default_rng(0))
+    labels = [d.label for d in space.decisions]
+    pd.DataFrame(codes, columns=labels).assign(ms=1.0 + codes.sum(axis=1)).to_parquet(tmp_path / "d.parquet")
+    given = ("--data", "d.parquet", "--target", "ms", "--features", ",".join(labels))
+    result = hwnas("fit", *LINEAR, *given, "--json", "-", "-q")
+    assert result.code == 0
+    assert result.json["predictor"] == "predictors/data-proxyless-small-resolution=8-linear.npz"
+    assert result.json["mape"] < 5
+    refused = hwnas("fit", *LINEAR, *given)
+    assert refused.code == 2
+    assert "exists" in refused.err
+    assert hwnas("fit", *LINEAR, *given, "--force", "-q").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "--device is missing"),
+        (("--device", "abacus"), "no device 'abacus'"),
+        (("--device", "flops", "--networks", "0"), "from 1 to 100000, not 0"),
+        (("--device", "flops", "--networks", "5"), "at least 10 measured networks, not 5"),
+        (("--device", "flops", "--visits", "1"), "visits must be from 2"),
+        (("--device", "flops", "--kind", "lut"), "not fitted on networks (`hwnas profile` makes a table)"),
+        (("--device", "flops", "--kind", "oracle"), "no predictor of kind 'oracle'"),
+        (("--device", "flops", "--out", "a.txt"), "a.txt exists"),
+        (("--device", "flops", "--out", "a.txt", "--force"), "a.txt is neither a latency table nor a predictor"),
+        (("--data", "a.txt"), "--data needs --target and --features"),
+        (("--target", "ms"), "are of --data, which is not given"),
+        (("--data", "a.txt", "--target", "a", "--features", "b", "--networks", "9"), "exclude each other"),
+        (("--data", "a.txt", "--target", "a", "--features", "b"), "a.txt is no Parquet file"),
+        (("--table", "none.db"), "none.db"),
+        (("--table", "a.txt"), "a.txt is not an hwnas table"),
+    ],
+)
+def test_requests_that_cannot_be_carried_out(hwnas: Run, tmp_path: Path, options: Any, message: str) -> None:
+    (tmp_path / "a.txt").write_text("a, b\n")
+    result = hwnas("fit", *LINEAR, *options)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert (tmp_path / "a.txt").read_text() == "a, b\n"
