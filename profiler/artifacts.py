@@ -25,7 +25,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Raised whenever lowering emits something else for the same operators."""
 PRECISION_VERSION = 1
 """Raised whenever quantising gives something else for the same model."""
