@@ -245,12 +245,15 @@ def _show(output: Output, report: Mapping[str, Any]) -> None:
         values = ("predicted", "predicted_refitted", "measured")
         rows = [(_short(c["architecture"]), *(_text(c.get(value)) for value in values)) for c in candidates]
         output.table(columns, rows)
+    goals = report.get("goals") or ()
+    together = len(goals) > 1
     found: list[tuple[str, object]] = [
         ("accuracy (%)", report.get("accuracy")),
-        (f"target ({unit})", report.get("target")),
-        (f"predicted ({unit})", report.get("predicted")),
+        *((f"{goal.get('predictor')}: target, predicted ({goal['unit']})", _goal(goal)) for goal in goals if together),
+        (f"target ({unit})", None if together else report.get("target")),
+        (f"predicted ({unit})", None if together else report.get("predicted")),
         (f"measured independently ({unit})", report.get("measured")),
-        ("measured off target (%)", report.get("deviation")),
+        (f"measured off target{', all together' * together} (%)", report.get("deviation")),
         ("wall clock p50, p90 (ms)", _pair(report.get("wall_p50"), report.get("wall_p90"))),
         ("architecture", _short(report.get("architecture"))),
     ]
@@ -263,6 +266,10 @@ def _short(architecture: Mapping[str, Any] | None) -> str | None:
     from ..spaces.architecture import Architecture
 
     return None if architecture is None else Architecture.from_dict(dict(architecture)).short()
+
+
+def _goal(goal: Mapping[str, Any]) -> str:
+    return f"{_text(goal['target'])}, {_text(goal['predicted'])}"
 
 
 def _pair(one: object, other: object) -> str | None:

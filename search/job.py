@@ -99,6 +99,7 @@ class SearchJob:
             engine = self._engine(objective, progress)
             engine.run()
             self.warnings += engine.records.warnings
+            self._note_far(engine.algorithm, objective)
             landing = self._land(engine.algorithm, objective, progress)
             codes = engine.algorithm.ranked(1)[0].codes if landing is None else self._codes(landing)
         codes = self.ranks.gather(codes)[0]
@@ -149,6 +150,10 @@ class SearchJob:
             log=self.folder,
             progress=progress,
         )
+
+    def _note_far(self, algorithm: Algorithm, objective: Objective) -> None:
+        if self.prepared.latency is not None and self.config.latency == "predicted":
+            self.warnings += objective.far(algorithm.ranked(1)[0].ratio)
 
     # -- landing
 
@@ -254,7 +259,7 @@ class SearchJob:
         landing, goals = found.landing, self._goals(found.codes)
         first: dict[str, Any] = {"unit": None, "target": None, "predicted": None}
         if goals:
-            first |= goals[self.prepared.final.goal]
+            first |= {key: goals[self.prepared.final.goal][key] for key in first}
         elif landing is not None:
             first |= {"unit": landing.unit, "target": landing.target}
         if landing is not None:
@@ -286,8 +291,9 @@ class SearchJob:
 
     def _goals(self, codes: np.ndarray) -> list[dict[str, Any]]:
         """Of each predictor what was asked and what it says."""
-        targets = [goal.target for goal in self.config.goals if goal.predictor is not None]
+        goals = [goal for goal in self.config.goals if goal.predictor is not None]
         return [
-            {"unit": p.unit, "target": target, "predicted": float(p.predict_codes(codes[None])[0])}
-            for p, target in zip(self.prepared.predictors, targets, strict=True)
+            {"predictor": goal.predictor, "unit": p.unit, "target": goal.target, "predicted": predicted}
+            for goal, p in zip(goals, self.prepared.predictors, strict=True)
+            for predicted in p.predict_codes(codes[None]).tolist()
         ]

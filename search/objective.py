@@ -176,6 +176,13 @@ class Objective:
         below = ratio <= 1 + ROUNDING
         return below if "limit" in (self.kind, self.rule) else below & (ratio >= LOW - ROUNDING)
 
+    def far(self, ratio: float | None) -> list[str]:
+        """Sentences about the best network's latency / target, where it is not accepted: small spaces have gaps."""
+        if ratio is None or self.rule == "argmax" or self.accepts(np.array([ratio]))[0]:
+            return []
+        wanted = "at or below the target" if self.rule == "limit" else f"at {LOW:.0%} to 100% of the target"
+        return [f"no network that is predicted {wanted} was found; the nearest one is at {ratio:.1%} of it"]
+
     # -- the controller
 
     def observe(self, ratio: float) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,25 @@ def test_latency_that_is_measured_while_searching(hwnas: Run, tmp_path: Path) ->
     lines = (tmp_path / "run" / "measured.jsonl").read_text().splitlines()[1:]
     known = [json.dumps(json.loads(line).get("architecture"), sort_keys=True) for line in lines]
     assert len(known) == len(set(known)) > 5
+
+
+def test_a_target_in_a_gap_of_the_space_is_noted_and_several_goals_are_told_each(hwnas: Run, tmp_path: Path) -> None:
+    code = """
+        import torch
+        from hwnas import LayerChoice, SearchSpace
+
+        def space():
+            choice = LayerChoice([torch.nn.Conv2d(1, 4, k, padding=k // 2) for k in (1, 7)])
+            return SearchSpace(lambda: torch.nn.Sequential(choice, torch.nn.Flatten(), torch.nn.Linear(256, 10)),
+                               input_shape=(1, 8, 8))
+    """
+    (tmp_path / "space.py").write_text(textwrap.dedent(code))
+    table, space = tmp_path / "flops.db", ("--space", f"{tmp_path}/space.py:space")
+    assert hwnas("profile", "--device", "flops", *space, "--out", table, "-q").code == 0
+    goals = ("--predictor", "flops", "--target", 0.008, "--predictor", table, "--target", 0.009)
+    arguments = ("--data", "digits", "--final-epochs", 0, "--out", tmp_path / "run")
+    result = hwnas("search", *space, *SHORT, *goals, *arguments)
+    assert result.code == 1
+    assert "note: no network that is predicted at 98% to 100% of the target was found; the nearest one is at" in result.out
+    assert f"{table}: target, predicted (MMACs)" in result.out
+    assert [goal["target"] for goal in report_of(tmp_path / "run")["goals"]] == [0.008, 0.009]
