@@ -228,3 +228,13 @@ def test_choices_in_plain_attributes_are_replaced_too() -> None:
     assert vars(supernet) == before
     assert net.blocks[0] is net.op
     assert net.method.__self__ is net  # type: ignore[attr-defined]
+
+
+def test_a_factory_that_gives_the_same_module_again_shares_nothing() -> None:
+    module = nn.Sequential(LayerChoice([nn.Linear(4, 4), nn.Linear(4, 4)]))
+    space = SearchSpace(lambda: module, (4,))
+    space.supernet().to("meta")
+    network, again = (space.build(space.sample(1, np.random.default_rng(0))[0]) for _ in range(2))
+    assert not {id(p) for p in network.parameters()} & {id(p) for p in again.parameters()}
+    assert len(list(module.parameters())) == 4
+    assert all(p.device.type == "cpu" for p in module.parameters())
