@@ -143,7 +143,7 @@ class Bench(AnyBench):
     Attributes:
         session: with the agent that times.
         preemptions, loads: of the rounds so far.
-        run_ms: warm run of each workload loaded so far.
+        run_ms: warm run of each workload loaded so far. last_ms: median run of its last visit.
         canary: key of the longest operator, visited in every round of operators; history: its times, by the reference
             where there is one, else in ms.
         last_round: Unix time of the last round's first visit.
@@ -155,6 +155,7 @@ class Bench(AnyBench):
     preemptions: int = 0
     loads: list[float] = field(default_factory=list)
     run_ms: dict[str, float] = field(default_factory=dict)
+    last_ms: dict[str, float] = field(default_factory=dict)
     canary: str = ""
     history: list[float] = field(default_factory=list)
     last_round: float = 0.0
@@ -195,7 +196,7 @@ class Bench(AnyBench):
         while pending:
             self._check_time()
             now = set(self._loaded([*pending, self.canary]))
-            answer = self._round(now, self.protocol.warmup, self.protocol.runs)
+            answer = self._visit(now, self.protocol.warmup, self.protocol.runs, self.protocol.long_ms)
             for key, samples in answer.samples.items():
                 visits[key].append(samples)
             for key in answer.failures:
@@ -212,23 +213,18 @@ class Bench(AnyBench):
         visits = self.table.all_visits()
         left = {key: max(0, self.protocol.network_visits - len(visits.get(key, []))) for key in self._loaded(keys)}
         total = sum(left.values())
-        long = {key for key in left if visits.get(key) and self._is_long(visits[key][-1])}
+        rule = self.protocol
         while any(left.values()):
+            self._check_time()
             now = {key for key, n in left.items() if n}
-            for group, runs in ((now - long, self.protocol.network_runs), (now & long, 1)):
-                self._check_time()
-                answer = self._round(group, self.protocol.network_warmup, runs) if group else Round({}, {}, 0, 0.0)
-                left |= {key: 0 if key in answer.failures else left[key] - 1 for key in group}
-                long |= {key for key, samples in answer.samples.items() if self._is_long(samples)}
-                self.progress.step("networks", total - sum(left.values()), total)
+            answer = self._visit(now, rule.network_warmup, rule.network_runs, rule.network_long_ms)
+            left = {key: 0 if key in answer.failures else n - (key in now) for key, n in left.items()}
+            self.progress.step("networks", total - sum(left.values()), total)
         visits = {key: own for key, own in self.table.all_visits().items() if key in set(keys)}
         failed = {row.key for row in self.table.rows("network") if row.status == "failed"}
         clock = self.device.clock
         speed = full_speed(visits, partial(network_values, clock=clock))
         return {key: estimate_network(visits[key], clock, speed) for key in keys if key in visits and key not in failed}
-
-    def _is_long(self, visit: Timed) -> bool:
-        return bool(network_values([visit], self.device.clock)[0] > self.protocol.long_ms)
 
     def unmeasured(self, keys: Sequence[str], *, networks: bool = False) -> list[str]:
         known = self.table.all_visits()
@@ -255,6 +251,15 @@ class Bench(AnyBench):
         if third < 3:
             return None
         return float(np.median(self.history[-third:]) / np.median(self.history[:third]) - 1)
+
+    def _visit(self, keys: Set[str], warmup: int, runs: int, long_ms: float) -> Round:
+        """One visit to each; what took longer than so many ms in the last one is run once, after one warm-up."""
+        long = {key for key in keys if self.last_ms.get(key, 0.0) > long_ms}
+        rules = ((keys - long, warmup, runs), (long, 1, 1))
+        answers = [self._round(group, warmup, runs) for group, warmup, runs in rules if group]
+        samples = {key: own for answer in answers for key, own in answer.samples.items()}
+        self.last_ms |= {key: float(network_values([own], self.device.clock)[0]) for key, own in samples.items()}
+        return Round(samples, {key: why for answer in answers for key, why in answer.failures.items()}, 0, 0.0)
 
     def _round(self, keys: Set[str], warmup: int, runs: int) -> Round:
         ordered = sorted(keys)

@@ -38,8 +38,8 @@ class MeasuringProtocol:
         warmup, runs: of one visit to an operator; it counts with its smallest run.
         network_visits, network_warmup, network_runs: for whole networks; a visit counts with its median run, since
             networks are longer than a scheduler's time slice.
-        long_ms: a network that takes longer is run once in a visit after its first one: what else the machine does
-            averages out within a run, and the number of visits counts for more than that of runs.
+        long_ms, network_long_ms: an operator or network that takes longer is run once in a visit after its first one:
+            what else the machine does averages out within a run, and visits are worth more than runs.
         trace_runs: profiled runs of a network for in-context times.
     """
 
@@ -50,10 +50,11 @@ class MeasuringProtocol:
     pause_s: float = 0.1
     warmup: int = 2
     runs: int = 3
+    long_ms: float = 4.0
     network_visits: int = 12
     network_warmup: int = 1
     network_runs: int = 3
-    long_ms: float = 20.0
+    network_long_ms: float = 20.0
     trace_runs: int = 20
 
     def __post_init__(self) -> None:

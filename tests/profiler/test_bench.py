@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hwnas.devices.base import Artifact
 from hwnas.devices.registry import create
 from hwnas.profiler.bench import open_bench
 from hwnas.profiler.lowering import LoweringError
 from hwnas.profiler.protocol import MeasuringProtocol
 from hwnas.profiler.table import LatencyTable, Provenance, WorkloadRow
+from hwnas.profiler.table_schema import Kind
 
 
 def test_what_cannot_be_lowered_costs_only_itself(tmp_path: Path) -> None:
@@ -29,20 +30,20 @@ def test_what_cannot_be_lowered_costs_only_itself(tmp_path: Path) -> None:
         assert {row.key: (row.status, row.reason) for row in table.rows()}["bad"] == ("failed", "no such operator")
 
 
-def test_a_long_network_is_run_once_in_each_visit_after_the_first(tmp_path: Path) -> None:
-    device = create("simulated", table={"fast": 2.0, "slow": 30.0})
-    rules = MeasuringProtocol(network_visits=5, pause_s=0.0)
+@pytest.mark.parametrize(("kind", "slow_ms"), [("candidate", 6.0), ("network", 30.0)])
+def test_what_is_long_is_run_once_in_each_visit_after_the_first(tmp_path: Path, kind: Kind, slow_ms: float) -> None:
+    device = create("simulated", table={"fast": 2.0, "slow": slow_ms})
+    rules = MeasuringProtocol(network_visits=4, max_visits=4, tolerance=1e-9, span_s=0.0, pause_s=0.0)
 
     def artifact() -> Artifact:
         return Artifact("ops", json.dumps({"macs": 1_000_000}).encode(), (), "d", "ops")
 
     with device.open() as session, LatencyTable.create(tmp_path / "t.db", Provenance("simulated", "ms")) as table:
-        table.register([WorkloadRow("fast", "network", "network"), WorkloadRow("slow", "network", "network")])
-        for visits in (3, 5):  # a second call goes on where the first one stopped
-            bench = open_bench(device, session, table, replace(rules, network_visits=visits), 0)
-            bench.session_id = table.add_session({})
-            bench.load(dict.fromkeys({"fast", "slow"} - set(session.loaded), artifact), "load")
-            found = bench.networks(["fast", "slow"])
-        assert {key: round(e.value) for key, e in found.items()} == {"fast": 2, "slow": 30}
+        table.register([WorkloadRow("fast", "op", kind), WorkloadRow("slow", "op", kind)])
+        bench = open_bench(device, session, table, rules, 0)
+        bench.session_id = table.add_session({})
+        bench.load({"fast": artifact, "slow": artifact}, "load")
+        found = (bench.networks if kind == "network" else bench.operators)(["fast", "slow"])
+        assert {key: round(e.value) for key, e in found.items()} == {"fast": 2, "slow": slow_ms}
         runs = {key: [len(visit.wall) for visit in own] for key, own in table.all_visits().items()}
-        assert runs == {"fast": [3] * 5, "slow": [3, 1, 1, 1, 1]}
+        assert runs == {"fast": [3, 3, 3, 3], "slow": [3, 1, 1, 1]}
