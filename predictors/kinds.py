@@ -38,6 +38,6 @@ class MlpPredictor(LearnedPredictor):
 
 
 class StackedPredictor(LearnedPredictor):
-    """An additive model, and boosted trees on the ratio that it leaves."""
+    """The average of what Gaussian processes on several views of the features, and others, say."""
 
     kind: ClassVar[str] = "stacked"

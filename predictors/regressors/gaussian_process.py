@@ -21,6 +21,8 @@ MOST = 2500
 FOLDS = 10
 FLOOR = 0.3
 """Share of the smallest value that is predicted at least."""
+PROBE, MOSTLY = 512, 0.8
+"""Rows on which it is tried whether some are equal; the share of different ones at which it is not worth looking."""
 BLOCK = 1024
 """Rows predicted at a time, so that the distances stay in the cache."""
 
@@ -130,15 +132,17 @@ class GaussianProcess(Regressor):
 
     def _predict(self, matrix: Vector) -> Vector:
         varies = self.standard.scale > 0
-        points = self.standard(matrix)[:, varies]
-        scaled = (points * self.scales).astype(np.float32)
+        mean, scale = self.standard.mean[varies], self.standard.scale[varies]
+        used = matrix[:, varies]
+        scaled = (used * (scale * self.scales) - mean * scale * self.scales).astype(np.float32)
         distance = scaled @ self.points.T
         distance -= 0.5 * (self.points**2).sum(axis=1)
         distance -= 0.5 * (scaled**2).sum(axis=1)[:, None]
         np.minimum(distance, 0, out=distance)
         np.exp(distance, out=distance)
-        ratio = points @ self.slope + distance @ self.dual
-        return np.asarray(self._table(with_one(matrix)) * np.exp(ratio))
+        ratio = used @ (scale * self.slope) - mean @ (scale * self.slope) + distance @ self.dual
+        table = np.maximum(matrix @ self.ridge[:-1] + self.ridge[-1], self.floor)
+        return np.asarray(table * np.exp(ratio))
 
 
 def with_one(matrix: Vector) -> Vector:
@@ -151,5 +155,7 @@ def _distinct(matrix: Vector) -> tuple[Vector, NDArray[np.intp] | None]:
     if len(matrix) < 2 or not matrix.shape[1]:
         return matrix, None
     keys = np.ascontiguousarray(matrix).view(np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1]))).ravel()
+    if len(np.unique(keys[:PROBE])) > MOSTLY * min(len(keys), PROBE):
+        return matrix, None  # sorting them all would take longer than it saves
     _, first, back = np.unique(keys, return_index=True, return_inverse=True)
-    return (matrix, None) if len(first) > 0.8 * len(matrix) else (matrix[first], back)
+    return matrix[first], back
