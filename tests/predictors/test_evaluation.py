@@ -33,7 +33,7 @@ def test_means_over_the_seeds() -> None:
         assert data[name] == pytest.approx(np.mean([one[name] for one in data["seeds"]]))
         assert all(one[name] >= 0 for one in data["seeds"])
     assert 1 < data["mape"] < 3
-    assert data["width"] == pytest.approx(2 * 1.645 * 2, rel=0.4)
+    assert data["width"] == pytest.approx(2 * 1.645 * 2, rel=0.7)
     assert len({one["mape"] for one in data["seeds"]}) == 3
     again = evaluate(measured(), train=60, seeds=2, kind="linear")
     assert [one.errors for one in again.seeds] == [one.errors for one in result.seeds[:2]]
