@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,6 @@ from torch import nn
 
 from ..errors import HwnasError
 from ..predictors.base import Predictor
-from ..predictors.flops import FlopsPredictor
 from ..profiler.progress import Progress
 from ..spaces.architecture import Architecture
 from ..spaces.space import SearchSpace
@@ -22,7 +22,6 @@ from .data.data import Data, check_data
 from .data.loaders import LoaderBatches, wrap_loader
 from .distributed import Ranks
 from .engine import Engine
-from .goals import Goal, Latency
 from .objective import Objective
 from .records import Log
 from .schedule import planned_updates
@@ -36,9 +35,15 @@ from .settings import (
     WeightSettings,
 )
 from .supernet import Supernet
-from .training import compute_device
-
-Hardware = Literal["mobile", "cpu", "gpu8", "flops"]
+from .told import Told
+from .trainer_arguments import (
+    Hardware,
+    check_optimizer,
+    checked,
+    latency_of,
+    make_folder_of,
+    training_device,
+)
 
 
 class ProxylessNasTrainer:
@@ -76,7 +81,8 @@ class ProxylessNasTrainer:
         objective: how latency enters; "hold" keeps the expected latency at the target, "limit" below it.
         algorithm: "gradient", "reinforce", "evolution" or "random".
         seed: of everything that is drawn here.
-        log: where metrics go. progress: who hears how far it is.
+        log: where metrics go; by default a line an epoch goes to Python's logging, as INFO of "hwnas.search".
+        progress: who hears how far it is.
 
     Raises:
         HwnasError: choices, loaders, predictor or target that do not fit together.
@@ -115,17 +121,9 @@ class ProxylessNasTrainer:
         log: Log | None = None,
         progress: Progress | None = None,
     ) -> None:
-        if binary_mode not in ("full_v2", "full", "two"):
-            raise HwnasError(f"binary_mode is full_v2, full or two, not {binary_mode!r}")
         if load_ckpt and ckpt_path is None:
             raise HwnasError("load_ckpt=True needs ckpt_path, the folder of the checkpoints")
-        _at_least_one(
-            grad_update_arch_param_every=grad_update_arch_param_every,
-            grad_update_steps=grad_update_steps,
-            arch_valid_frequency=arch_valid_frequency,
-        )
-        if torch.device(device).type == "cuda":
-            compute_device("cuda")
+        device = training_device(device)
         gradient = GradientSettings(
             mode=binary_mode,
             lr=arch_optim_lr,
@@ -133,7 +131,7 @@ class ProxylessNasTrainer:
             init=arch_init_type,
             init_scale=arch_init_ratio,
         )
-        self.settings = SearchSettings(
+        settings = SearchSettings(
             algorithm=algorithm,
             warmup_epochs=warmup_epochs if warmup else 0,
             every=grad_update_arch_param_every,
@@ -145,12 +143,14 @@ class ProxylessNasTrainer:
             gradient=gradient,
             reinforce=ReinforceSettings(lr=arch_optim_lr, init=arch_init_type, init_scale=arch_init_ratio),
         )
+        self.settings = checked(settings)
         self.data = _data(train_loader, valid_loader, seed)
         images, _ = next(iter(self.data.train.epoch(0)))
         self.space = SearchSpace(model, example_inputs=images[:2], name=type(model).__name__)
         check_data(self.space, self.data)
+        check_optimizer(model_optim, model)
         self.arch_path = None if arch_path is None else Path(arch_path)
-        latency = _latency(self.space, predictor, target, target_hardware, self.settings.objective)
+        latency = latency_of(self.space, predictor, target, target_hardware, self.settings.objective)
         own = algorithm_type(algorithm)
         updates = planned_updates(
             self.settings, len(self.data.train), own, algorithm_settings(algorithm, self.settings)
@@ -168,7 +168,7 @@ class ProxylessNasTrainer:
             "optimizer": model_optim,
             "seed": seed,
             "folder": None if ckpt_path is None else Path(ckpt_path),
-            "log": log,
+            "log": Told() if log is None else log,
             "progress": progress,
             "resumes": load_ckpt,
         }
@@ -181,8 +181,15 @@ class ProxylessNasTrainer:
         return Engine(supernet, self.data, self.algorithm, self.settings, ranks=self.ranks, **self._engine)
 
     def train(self) -> None:
-        """Search to the end; with `arch_path`, the architecture is written there."""
+        """Search to the end; with `arch_path`, the architecture is written there.
+
+        Raises:
+            HwnasError: what `Engine.run` raises, or `arch_path` cannot be written.
+        """
+        make_folder_of(self.arch_path)  # found now, not after days of training
         self.engine.run()
+        for warning in self.engine.records.warnings:
+            warnings.warn(warning, stacklevel=2)
         if self.arch_path is not None:
             self.export(self.arch_path)
 
@@ -197,15 +204,9 @@ class ProxylessNasTrainer:
             raise HwnasError("export needs a path: trainer.export('architecture.json')")
         found = self.architecture()
         if self.ranks.rank == 0:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            make_folder_of(Path(path))
             Path(path).write_text(found.to_json(), encoding="utf-8")
         return found
-
-
-def _at_least_one(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise HwnasError(f"{name} must be at least 1, not {number}")
 
 
 def _data(train_loader: Iterable[Any], valid_loader: Iterable[Any], seed: int) -> Data:
@@ -213,36 +214,3 @@ def _data(train_loader: Iterable[Any], valid_loader: Iterable[Any], seed: int) -
     valid = wrap_loader(valid_loader, seed=seed, name="valid_loader")
     assert isinstance(train, LoaderBatches)
     return Data("the trainer's loaders", train.input_shape or (), 0, train, valid, valid, exact=False)
-
-
-def _latency(
-    space: SearchSpace,
-    predictor: Predictor | list[Predictor] | None,
-    target: float | list[float] | None,
-    hardware: Hardware | None,
-    objective: ObjectiveSettings,
-) -> Latency | None:
-    if predictor is None and hardware == "flops":
-        predictor = FlopsPredictor.of(space)
-    if predictor is None and hardware is not None:
-        raise HwnasError(
-            f"target_hardware={hardware!r} needs its predictor: measure a table (`hwnas profile --device {hardware} "
-            "--space your_module:function`) and give predictor=load_predictor(table, space)"
-        )
-    predictors = [predictor] if isinstance(predictor, Predictor) else list(predictor or ())
-    targets = [target] if isinstance(target, int | float) else list(target or ())
-    if len(predictors) != len(targets):
-        raise HwnasError(f"{len(predictors)} predictors and {len(targets)} targets: each predictor needs one")
-    for each in predictors:
-        made_for = each.origin.device if each.origin is not None else None
-        wanted = "gpu" if hardware == "gpu8" else hardware
-        if wanted is not None and made_for not in (wanted, None):
-            raise HwnasError(f"target_hardware is {hardware!r}, but the predictor was made for {made_for!r}")
-        batch = each.origin.settings.get("batch", 1) if each.origin is not None else 8
-        if hardware == "gpu8" and batch != 8:
-            raise HwnasError(f"gpu8 means batch 8, but the predictor was made for batch {batch}")
-    if not predictors:
-        return None
-    latency = Latency(space, [Goal(p, t) for p, t in zip(predictors, targets, strict=True)], objective.combine)
-    latency.check_reachable(limit=objective.kind == "limit")
-    return latency

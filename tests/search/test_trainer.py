@@ -83,7 +83,8 @@ def trainer_of(model: nn.Module | None = None, **more: Any) -> ProxylessNasTrain
     model = seeded(Net) if model is None else model
     train, valid = more.pop("loaders", None) or loaders()
     given = {"n_epochs": 3, "warmup_epochs": 1, "grad_update_arch_param_every": 1, "arch_optim_lr": 0.1, **more}
-    return ProxylessNasTrainer(model, sgd(model), "cpu", train, valid, **given)
+    given = {"model_optim": sgd(model), "device": "cpu", **given}
+    return ProxylessNasTrainer(model, train_loader=train, valid_loader=valid, **given)
 
 
 # -- the seed's
@@ -337,20 +338,62 @@ def test_requests_that_make_no_sense() -> None:
         trainer_of(predictor=table, target=50.0)
     with pytest.raises(HwnasError, match="another space"):
         trainer_of(seeded(Nested), predictor=table, target=3.0)
-    with pytest.raises(HwnasError, match="binary_mode is full_v2, full or two, not 'one'"):
+    with pytest.raises(HwnasError, match='binary_mode is "one", not one of full_v2, full, two'):
         trainer_of(binary_mode="one")
-    with pytest.raises(HwnasError, match="start normal or uniform, not 'zero'"):
+    with pytest.raises(HwnasError, match='arch_init_type is "zero", not one of normal, uniform'):
         trainer_of(arch_init_type="zero")
     with pytest.raises(HwnasError, match="there is no algorithm 'annealing'"):
         trainer_of(algorithm="annealing")
     trainer_of(target_hardware="cpu", predictor=table, target=2.5)
 
 
-@pytest.mark.parametrize("name", ["grad_update_arch_param_every", "grad_update_steps", "arch_valid_frequency"])
-def test_numbers_below_one_are_refused_at_once(name: str) -> None:
-    wrong: Any = {name: 0}
-    with pytest.raises(HwnasError, match=f"{name} must be at least 1, not 0"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"grad_update_arch_param_every": 0}, "grad_update_arch_param_every is 0; it should be greater than or equal"),
+        ({"grad_update_steps": 0}, "grad_update_steps is 0; it should be greater than or equal to 1"),
+        ({"arch_valid_frequency": 0}, "arch_valid_frequency is 0; it should be greater than or equal to 1"),
+        ({"n_epochs": -1}, "^n_epochs is -1; it should be greater than or equal to 0"),
+        ({"init_lr": 0}, "^init_lr is 0; it should be greater than 0"),
+        ({"arch_optim_lr": -1.0}, "^arch_optim_lr is -1.0; it should be greater than 0$"),
+        ({"label_smoothing": 2}, "^label_smoothing is 2; it should be less than 1"),
+        ({"objective": "mul_log"}, '^objective is "mul_log", not one of hold, limit, mul#log'),
+        ({"target_hardware": "tpu", "target": 3.0}, "target_hardware is 'tpu', not one of gpu8, cpu, flops, mobile"),
+        ({"predictor": "table.db", "target": 3.0}, "predictor must be what load_predictor.* not 'table.db'"),
+        ({"model_optim": "adam"}, "model_optim must be a torch optimizer"),
+        ({"model_optim": sgd(nn.Linear(1, 1))}, "model_optim has none of the model's weights"),
+        ({"device": ["cuda:0", "cuda:1"]}, "device is one device: to train on several, start the script by torchrun"),
+        ({"device": "gpu"}, "device is 'cpu' or 'cuda', or a torch.device, not 'gpu'"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named_at_once(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(HwnasError, match=message):
         trainer_of(**wrong)
+
+
+def test_numbers_may_be_numpys() -> None:
+    assert trainer_of(n_epochs=np.int64(1), init_lr=np.float32(0.5)).settings.weights.lr == 0.5
+
+
+def test_a_path_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    trainer = trainer_of(arch_path=tmp_path / "file" / "arch.json")
+    with pytest.raises(HwnasError, match=r"arch.json cannot be written: "):
+        trainer.train()
+    assert trainer.engine.position.step == 0
+
+
+def test_epochs_are_logged_and_warnings_given(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hwnas.search")
+    trainer = trainer_of(n_epochs=2, warmup_epochs=1, target_hardware="flops", target=0.005, objective="limit")
+    trainer.engine.records.warnings.append("choices settled early")
+    with pytest.warns(UserWarning, match="choices settled early"):
+        trainer.train()
+    first, *_, last = [record.message for record in caplog.records]
+    assert first.startswith("warmup, epoch 1, loss ")
+    assert last.startswith("search, epoch 2, loss ")
+    assert "held-out accuracy" in last
+    assert "expected 0.00" in last
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
