@@ -188,6 +188,27 @@ def test_token_ids_stay_what_they_are(format: str) -> None:
     assert max(off(whole, made)) < 0.03
 
 
+class Unmoved(nn.Module):
+    """As a network of which every path was cut: what comes out has nothing to do with what goes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_network_that_does_not_look_at_its_input(format: str) -> None:
+    whole = lowered(Unmoved(), format, (1, 4, 9, 9))
+    made = quantise(whole, "int8")
+    runner = Runner(format, made.data)
+    assert [border.dtype for border in runner.inputs] == [spec.dtype for spec in made.inputs]
+    assert [border.dtype for border in runner.outputs] == [EIGHT[format]]
+    assert max(off(whole, made)) < 0.02
+
+
 # -- calibration
 
 

@@ -22,6 +22,7 @@ from . import onnx_borders
 from .quantising import PrecisionError, Quantised
 
 QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+PASSING = frozenset({"Identity", "Cast", "Constant"})
 
 
 def quantise_onnx(artifact: Artifact, samples: Sequence[Sequence[np.ndarray]]) -> Quantised:
@@ -88,17 +89,17 @@ def _quantised(model: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]) -> 
 
 
 def _check_quantised(model: ModelProto) -> None:
-    """A model without one integer operator is not int8, whatever its borders are."""
+    """A model without one integer operator is not int8, whatever its borders are; one without any operator may be."""
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    known = {*QDQRegistry, *QLinearOpsRegistry}
-    real = [v for v in model.graph.output if v.type.tensor_type.elem_type == TensorProto.FLOAT]
-    if not real or not any(node.op_type in known for node in model.graph.node):
+    kinds = {node.op_type for node in model.graph.node} - QUANTISING - PASSING
+    types = {v.type.tensor_type.elem_type for v in model.graph.output}
+    if TensorProto.FLOAT not in types or (kinds and not kinds & {*QDQRegistry, *QLinearOpsRegistry}):
         raise PrecisionError(f"onnxruntime has no int8 form of {_operators(model)}")
 
 
 def _operators(model: ModelProto) -> str:
-    kinds = sorted({node.op_type for node in model.graph.node} - QUANTISING - {"Identity", "Cast", "Constant"})
+    kinds = sorted({node.op_type for node in model.graph.node} - QUANTISING - PASSING)
     types = {v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)}
     others = sorted(TensorProto.DataType.Name(t).lower() for t in types - {TensorProto.FLOAT})
     return (", ".join(kinds) or "a model without operators") + (f" ({', '.join(others)})" if others else "")
