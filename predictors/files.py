@@ -81,7 +81,8 @@ class PredictorFile:
         """Raise PredictorError unless the file was made for this space."""
         if self.fingerprint != space.fingerprint:
             raise PredictorError(
-                f"{path} is of space {self.space!r} ({self.fingerprint}), not of {space.name!r} ({space.fingerprint})"
+                f"{path} is of space {self.space!r} ({self.fingerprint}), not of {space.name!r} ({space.fingerprint}): "
+                "give --space and --space-arg as it was made with"
             )
 
 

@@ -21,6 +21,8 @@ SHARES = ((1.0, 0.0, 0.0), (1.0, 1.0, 0.0), (1.0, 0.1, 0.0), (1.0, 1.0, 0.1), (1
 """Prior variances of choices, numbers and pairs that are tried."""
 JUDGED_ON = 400
 """Rows on which priors are chosen."""
+FLOOR = 0.1
+"""Share of the smallest y that is predicted at least."""
 SMALL = 0.1
 """Share of the median y below which errors count relative to that, so that networks that do nothing do not decide."""
 
@@ -53,7 +55,7 @@ class Linear(Regressor):
         self.loo: NDArray[np.float64] = np.empty(0)
 
     def fit(self, rows: Rows, y: NDArray[np.float64], rng: np.random.Generator) -> Self:
-        self.unit, self.floor = float(np.median(y)), float(y.min() / 2)
+        self.unit, self.floor = float(np.median(y)), FLOOR * float(y.min())
         self.sizes = rows.sizes
         scaled = y / self.unit
         scale = np.maximum(scaled, SMALL)

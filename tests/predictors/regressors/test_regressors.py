@@ -145,7 +145,7 @@ class TestLinear:
         rows = some_rows(60)
         fitted = Linear().fit(rows, latency(rows), np.random.default_rng(0))
         far = Rows(rows.choices, rows.sizes, rows.numeric - 1000, rows.names)
-        assert (fitted.predict(far) == latency(rows).min() / 2).all()
+        np.testing.assert_allclose(fitted.predict(far), latency(rows).min() / 10)
 
 
 class TestTrees:
