@@ -28,7 +28,7 @@ from ..devices.base import Artifact, Device, DeviceError, WorkloadFailed
 from ..devices.registry import create
 from ..devices.session import Session
 
-HEAVY_IMPORTS = ("torch", "onnx", "onnxruntime", "pandas", "sklearn")
+HEAVY_IMPORTS = ("torch", "onnx", "onnxruntime", "ai_edge_litert", "pandas", "sklearn")
 
 
 class DeviceConformance:
