@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_the_first_images_of_the_training_set(prepared: Prepared) -> None:
 )
 def test_the_device_s_own_format_and_precision_are_delivered_too(
     device: str,
-    settings: dict[str, object],
+    settings: dict[str, Any],
     files: dict[str, tuple[int, ...]],
     prepared: Prepared,
     architecture: Architecture,
