@@ -18,6 +18,8 @@ from .history import Records, clock, goals_of, number, series, valid_of
 MOST_PANELS = 60
 MOST_LAYERS = 24
 """Candidates above which a choice is drawn as a heat map."""
+FEW = 30
+"""Epochs below which each is a point: of one alone no line is seen."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def latency_png(records: Records, aims: Sequence[Aim] = ()) -> bytes | None:
         unit = f" ({aim.unit})" if aim.unit else ""
         quantity = "MACs" if aim.unit == "MMACs" else "latency"
         _finish(axes, "" if len(ordered) == 1 else name, "", f"{quantity}{unit}")
-        axes.legend(fontsize=8, frameon=False)
+        axes.margins(y=0.2)  # held at the target, it would lie on the edge
+        axes.legend(fontsize=8, facecolor="white", framealpha=0.9, edgecolor="none")
     grid[-1].set_xlabel(label)
     grid[0].set_title("Expected latency against the target" if any(a.target for a in aims) else "Expected latency")
     return png(figure)
@@ -165,13 +168,15 @@ def training_png(history: Records) -> bytes:
     figure = _new_figure(7.2, 3.6)
     axes = figure.add_subplot()
     epochs = [h["epoch"] for h in history]
-    axes.plot(epochs, [h["loss"] for h in history], color=HUES[1], linewidth=1.5)
+    mark = "o" if len(history) < FEW else ""
+    axes.plot(epochs, [h["loss"] for h in history], color=HUES[1], linewidth=1.5, marker=mark, markersize=3)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     _finish(axes, "Training", "epoch", "training loss")
     axes.yaxis.label.set_color(HUES[1])
     valid = [(h["epoch"], valid_of(h)["top1"]) for h in history if number(valid_of(h).get("top1")) is not None]
     if valid:
         other = axes.twinx()
-        other.plot(*zip(*valid, strict=True), color=HUES[2], linewidth=1.5)
+        other.plot(*zip(*valid, strict=True), color=HUES[2], linewidth=1.5, marker=mark, markersize=3)
         other.set_ylabel("held-out top-1 (%)", color=HUES[2])
         other.spines["top"].set_visible(False)
     return png(figure)

@@ -188,7 +188,10 @@ class ProxylessNasTrainer:
         """
         make_folder_of(self.arch_path)  # found now, not after days of training
         self.engine.run()
-        for warning in self.engine.records.warnings:
+        objective, found = self.algorithm.objective, self.engine.records.warnings
+        if objective.latency is not None and not objective.latency.measures:
+            found = [*found, *objective.far(self.algorithm.ranked(1)[0].ratio)]
+        for warning in found:
             warnings.warn(warning, stacklevel=2)
         if self.arch_path is not None:
             self.export(self.arch_path)

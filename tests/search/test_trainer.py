@@ -383,6 +383,21 @@ def test_a_path_that_cannot_be_written_is_found_before_training(tmp_path: Path) 
     assert trainer.engine.position.step == 0
 
 
+def test_a_target_in_a_gap_of_the_space_is_warned_of() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pick = LayerChoice([nn.Conv2d(1, 4, kernel, padding=kernel // 2) for kernel in (1, 7)])
+            self.fc = nn.Linear(4, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.pick(x).mean((2, 3)))
+
+    trainer = trainer_of(seeded(Wide), n_epochs=1, warmup=False, target_hardware="flops", target=0.003)
+    with pytest.warns(UserWarning, match=r"no network that is predicted at 98% to 100% of the target was found"):
+        trainer.train()
+
+
 def test_epochs_are_logged_and_warnings_given(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "hwnas.search")
     trainer = trainer_of(n_epochs=2, warmup_epochs=1, target_hardware="flops", target=0.005, objective="limit")
