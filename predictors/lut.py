@@ -200,7 +200,7 @@ class LutPredictor(Predictor):
         floor = NOISE if self.unit == "ms" else 0.0
         if isinstance(rmse, int | float) and isinstance(n, int) and math.isfinite(rmse) and rmse >= 0 and n > 0:
             return max(rmse / 100, floor), n
-        return UNCALIBRATED, None
+        return (UNCALIBRATED if self.unit == "ms" else 0.0), None  # operations are counted, not measured
 
     def _networks(self) -> dict[Architecture, float | None]:
         """The networks of the calibration, in the order of the table, with what was measured."""
