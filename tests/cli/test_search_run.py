@@ -168,6 +168,8 @@ def test_a_target_in_a_gap_of_the_space_is_noted_and_several_goals_are_told_each
     arguments = ("--data", "digits", "--final-epochs", 0, "--out", tmp_path / "run")
     result = hwnas("search", *space, *SHORT, *goals, *arguments)
     assert result.code == 1
-    assert "note: no network that is predicted at 98% to 100% of the target was found; the nearest one is at" in result.out
+    assert (
+        "note: no network that is predicted at 98% to 100% of the target was found; the nearest one is at" in result.out
+    )
     assert f"{table}: target, predicted (MMACs)" in result.out
     assert [goal["target"] for goal in report_of(tmp_path / "run")["goals"]] == [0.008, 0.009]
