@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collection, "BATCH", 3)
 
 
-def timer(space: SearchSpace, folder: Path, device: str = "simulated", **settings: object) -> NetworkTimer:
+def timer(space: SearchSpace, folder: Path, device: str = "simulated", **settings: Any) -> NetworkTimer:
     return NetworkTimer(space, create(device, **settings), folder, protocol=QUICK)
 
 
@@ -81,9 +82,9 @@ def test_under_other_conditions_all_is_measured_anew(space: SearchSpace, tmp_pat
     with timer(space, tmp_path) as open_timer:
         collect(open_timer, codes, 5)
     time = begun(tmp_path / "networks-000.db")
-    for changes in ({"visits": 6}, {"threads": 2}):
-        with timer(space, tmp_path, **{k: v for k, v in changes.items() if k == "threads"}) as open_timer:
-            collect(open_timer, codes, changes.get("visits", 5))
+    for visits, threads in ((6, 1), (5, 2)):
+        with timer(space, tmp_path, threads=threads) as open_timer:
+            collect(open_timer, codes, visits)
         assert begun(tmp_path / "networks-000.db") > time
         time = begun(tmp_path / "networks-000.db")
 

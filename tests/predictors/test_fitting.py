@@ -9,6 +9,7 @@ import pytest
 from hwnas.predictors.base import PredictorError
 from hwnas.predictors.fitting import Fitted, aggregate, fingerprint, fit_regressor
 from hwnas.predictors.regressors.base import Rows
+from hwnas.profiler.metrics import errors
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,3 +99,11 @@ def test_the_fingerprint_is_of_the_set() -> None:
     order = [2, 0, 1]
     assert fingerprint(codes, y) == fingerprint(codes[order].astype(np.int64), y[order])
     assert fingerprint(codes, y) != fingerprint(codes, y[order])
+
+
+@pytest.mark.parametrize(("n", "own"), [(299, False), (300, True)])
+def test_its_own_held_out_predictions_are_believed_where_rows_are_many(n: int, own: bool) -> None:
+    rows = some_rows(n)
+    fitted = fit_regressor("linear", rows, noisy(rows), np.random.default_rng(0))
+    assert fitted.regressor.held_out is not None
+    assert (fitted.error == errors(fitted.regressor.held_out, noisy(rows))) is own

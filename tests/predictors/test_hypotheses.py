@@ -107,7 +107,7 @@ class _Graph:
         self.nodes: list[tuple[str, tuple[int, ...]]] = []
         self.known: dict[Any, int] = {}
 
-    def add(self, kind: str, *inputs: int) -> int:
+    def add(self, kind: str, *inputs: Any) -> int:
         inputs = tuple(sorted(inputs)) if self.hypothesis.merged else inputs
         own = self.hypothesis.merged and "conv" not in kind
         key = (kind, inputs) if own else (kind, inputs, len(self.nodes))

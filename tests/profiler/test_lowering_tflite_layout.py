@@ -15,7 +15,7 @@ SIZES = st.sampled_from([1, 1, 2, 3, 4, 6])
 @st.composite
 def factorised(draw: st.DrawFn, whole: int) -> tuple[int, ...]:
     """A shape of ``whole`` elements."""
-    shape = []
+    shape: list[int] = []
     while whole > 1 and len(shape) < 4:
         size = draw(st.sampled_from([n for n in range(1, whole + 1) if whole % n == 0]))
         shape.append(size)

@@ -143,7 +143,7 @@ def test_transposed_convolution_geometry(
     kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], extra: bool, dilation: int,
     groups: int, batch: int, bias: bool,
 ) -> None:  # fmt: skip
-    more = tuple(int(extra and p > 0 and s > 1) for p, s in zip(padding, stride, strict=True))
+    more = (int(extra and padding[0] > 0 and stride[0] > 1), int(extra and padding[1] > 0 and stride[1] > 1))
     assume(all(dilation * (k - 1) >= p for k, p in zip(kernel, padding, strict=True)))
     layer = nn.ConvTranspose2d(4, 6, kernel, stride, padding, more, groups, bias, dilation)
     check(nn.Sequential(layer, nn.ReLU()), torch.randn(batch, 4, 5, 6))
