@@ -46,7 +46,7 @@ class Linear(Regressor):
     1998), so that the many pairs cost nothing; predicts in the primal, which is additive: one lookup a column or pair.
 
     Attributes:
-        loo: (N,) leave-one-out predictions of the rows it was fitted on.
+        loo: (N,) leave-one-out predictions of the rows it was fitted on; `held_out` is the same.
     """
 
     kind: ClassVar[str] = "linear"
@@ -67,7 +67,7 @@ class Linear(Regressor):
         system = _system(kernels.all, scale, self.prior)
         inverse = np.linalg.inv(system + self.prior.noise * np.eye(len(y)))
         dual = inverse @ (scaled / scale)
-        self.loo = np.maximum(self.unit * (scaled - scale * dual / np.diag(inverse)), self.floor)
+        self.loo = self.held_out = np.maximum(self.unit * (scaled - scale * dual / np.diag(inverse)), self.floor)
         self._to_primal(rows, kernels, dual / scale)
         return self
 
