@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 app = new_app()
 
 NETWORKS = 100
+MANY = 50
+"""Times as many networks are no advice any more."""
 
 
 @app.command(
@@ -205,5 +207,7 @@ def _show(output: Output, result: "FitResult") -> None:
         title="How much more measuring would help",
     )
     needed = curve.needed(error.mape / 2)
-    if needed is not None:
+    if needed is not None and needed <= MANY * n:
         output.line(f"to halve the error takes about {needed} networks, if it keeps falling as it did")
+    elif curve.exponent is not None:
+        output.line("more networks would help little")
