@@ -42,8 +42,9 @@ demo: $(INSTALLED)
 	$(BIN)/hwnas compare --predictor results/small.db --device cpu --space proxyless-small \
 		--arch results/search/architecture.json --out results/compare-found || [ $$? -eq 1 ]
 
+# By file, since what a file's tests share is made once for it; each process holds torch, so not one for every core.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The folder is the package, whatever it is called: mypy finds it by its own name through a link.
 check: $(INSTALLED)
