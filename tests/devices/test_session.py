@@ -250,8 +250,8 @@ def test_an_agent_that_cannot_be_used_is_named(options: dict[str, object], messa
     [
         ("channel.send({'hello': 'hwnas', 'protocol': 1, 'hwnas': '0.0.7'})", "it is hwnas 0.0.7.*install the same"),
         ("os.write(1, b'hwna' + struct.pack('>HI', 99, 2) + b'{}')", "protocol 99.*install the same"),
-        ("os.write(1, b'hwna' + struct.pack('>HI', 1, 2) + b'[]')", "no JSON object"),
-        ("os.write(1, b'hwna' + struct.pack('>HI', 1, 2**31))", "header of .* announced"),
+        ("os.write(1, b'hwna' + struct.pack('>HI', 2, 2) + b'[]')", "no JSON object"),
+        ("os.write(1, b'hwna' + struct.pack('>HI', 2, 2**31))", "header of .* announced"),
         ("os.write(1, b'hi\\n')", "closed|exited"),
     ],
 )
