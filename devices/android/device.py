@@ -240,9 +240,10 @@ class AndroidModel(Model):
             f"--max_secs={MAX_S:g}",
             *more,
         ]
-        # Where the connection breaks, only the shell is told.
-        started = f"{self._runtime.folder.program} {' '.join(flags)} & p=$!"
-        ended = self._runtime.adb.shell(f'{started}; trap "kill -9 $p" HUP; wait $p', RUN_LIMIT_S)
+        # Where the connection breaks, only the shell is told; it may be before the program has begun.
+        told = "trap 'kill -9 $! 2>/dev/null; exit 129' HUP"
+        started = f"{self._runtime.folder.program} {' '.join(flags)}"
+        ended = self._runtime.adb.shell(f"{told}; {started} & wait $!", RUN_LIMIT_S)
         if ended.code:
             raise DeviceError(f"benchmark_model {_cause(ended.code)}: {self._last_words(ended.output)}")
         return ended.output
