@@ -67,7 +67,10 @@ def test_version(hwnas: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tabel"], "there is no command 'tabel'; there are: devices, spaces, profile, table, predict, fit, evaluate, compare"),
+        (
+            ["tabel"],
+            "there is no command 'tabel'; there are: devices, spaces, profile, table, predict, fit, evaluate, compare",
+        ),
         (["--nothing"], "--nothing"),
         (["table"], "(?i)missing command"),
         (["table", "shwo"], "shwo"),
