@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import cache
 
 from .learned import LearnedPredictor
+from .regressors.registry import regressor_type
 
 
-class LinearPredictor(LearnedPredictor):
-    """Ridge regression on choices, their pairs, and counts."""
-
-    kind: ClassVar[str] = "linear"
-
-
-class BoostedPredictor(LearnedPredictor):
-    """Boosted trees."""
-
-    kind: ClassVar[str] = "gbdt"
-
-
-class ForestPredictor(LearnedPredictor):
-    """A random forest."""
-
-    kind: ClassVar[str] = "random-forest"
-
-
-class GaussianProcessPredictor(LearnedPredictor):
-    """A Gaussian process."""
-
-    kind: ClassVar[str] = "gaussian-process"
-
-
-class MlpPredictor(LearnedPredictor):
-    """Small neural networks."""
-
-    kind: ClassVar[str] = "mlp"
-
-
-class StackedPredictor(LearnedPredictor):
-    """The average of what Gaussian processes on several views of the features, and others, say."""
-
-    kind: ClassVar[str] = "stacked"
+@cache  # so that a kind is one class
+def learned_type(kind: str) -> type[LearnedPredictor]:
+    """The predictor with a regressor of this kind; raises PredictorError where there is none."""
+    made = regressor_type(kind)
+    own = {"kind": kind, "__doc__": made.__doc__, "__module__": __name__}
+    return type(f"{made.__name__}Predictor", (LearnedPredictor,), own)

@@ -8,17 +8,12 @@ from pathlib import Path
 from ..spaces.space import SearchSpace
 from .base import Predictor, PredictorError
 from .files import PredictorFile
+from .regressors.registry import regressor_kinds
 
 GROUP = "hwnas.predictors"
 _BUILT_IN = {
     "lut": ".lut:LutPredictor",
     "flops": ".flops:FlopsPredictor",
-    "linear": ".kinds:LinearPredictor",
-    "gbdt": ".kinds:BoostedPredictor",
-    "random-forest": ".kinds:ForestPredictor",
-    "gaussian-process": ".kinds:GaussianProcessPredictor",
-    "mlp": ".kinds:MlpPredictor",
-    "stacked": ".kinds:StackedPredictor",
 }
 _SQLITE = b"SQLite format 3\x00"
 
@@ -27,7 +22,7 @@ def predictor_kinds() -> tuple[str, ...]:
     """All known kinds."""
     from importlib.metadata import entry_points
 
-    return tuple(dict.fromkeys([*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))]))
+    return tuple(dict.fromkeys([*_BUILT_IN, *regressor_kinds(), *(point.name for point in entry_points(group=GROUP))]))
 
 
 def predictor_type(kind: str) -> type[Predictor]:
@@ -38,6 +33,10 @@ def predictor_type(kind: str) -> type[Predictor]:
         module, _, name = _BUILT_IN[kind].partition(":")
         built_in: type[Predictor] = getattr(importlib.import_module(module, __package__), name)
         return built_in
+    if kind in regressor_kinds():
+        from .kinds import learned_type
+
+        return learned_type(kind)
     points = [point for point in entry_points(group=GROUP) if point.name == kind]
     if not points:
         raise PredictorError(f"there is no predictor of kind {kind!r}; there are: {', '.join(predictor_kinds())}")

@@ -8,7 +8,7 @@ from ..base import PredictorError
 from .base import Regressor
 
 DEFAULT_KIND = "stacked"
-# A kind is a module here and a line below (and, to be saved and loaded with a space, one in `predictors.kinds`).
+# A kind is a module here and a line below; `predictors.kinds` makes a predictor of each.
 _BUILT_IN = {
     "linear": ".linear:Linear",
     "gbdt": ".boosting:BoostedTrees",

@@ -14,7 +14,7 @@ from hwnas.devices.registry import create
 from hwnas.predictors.agreement import check_device
 from hwnas.predictors.base import PredictorError
 from hwnas.predictors.files import PredictorFile
-from hwnas.predictors.kinds import LinearPredictor, StackedPredictor
+from hwnas.predictors.kinds import learned_type
 from hwnas.predictors.learned import LearnedPredictor
 from hwnas.predictors.lut import LutPredictor
 from hwnas.predictors.registry import load_predictor, predictor_type
@@ -41,11 +41,11 @@ def provenance(space: SearchSpace) -> Provenance:
 
 
 @pytest.fixture(scope="module")
-def predictor(space: SearchSpace, make_lut: Callable[..., LutPredictor]) -> LinearPredictor:
+def predictor(space: SearchSpace, make_lut: Callable[..., LutPredictor]) -> LearnedPredictor:
     rng = np.random.default_rng(0)
     codes = space.encoding.sample(60, rng)
     y = make_lut(space).predict_codes(codes) * rng.normal(1, 0.01, 60)
-    return LinearPredictor.fit_codes(space, codes, y, rng=rng, source="a test", provenance=provenance(space))
+    return learned_type("linear").fit_codes(space, codes, y, rng=rng, source="a test", provenance=provenance(space))
 
 
 def test_every_regressor_has_a_predictor() -> None:
@@ -59,19 +59,19 @@ def test_it_is_fitted_on_architectures(sums: SearchSpace, make_lut: Callable[...
     table = make_lut(sums)
     networks = sums.sample(80, np.random.default_rng(1))
     new = sums.sample(100, np.random.default_rng(2))
-    fitted = LinearPredictor.fit(sums, networks, table.predict(networks).tolist(), rng=np.random.default_rng(0))
+    fitted = learned_type("linear").fit(sums, networks, table.predict(networks).tolist(), rng=np.random.default_rng(0))
     np.testing.assert_allclose(fitted.predict(new), table.predict(new), rtol=0.03)
     assert fitted.origin is None
     with pytest.raises(PredictorError, match="80 architectures do not have 79 latencies"):
-        LinearPredictor.fit(sums, networks, [1.0] * 79, rng=np.random.default_rng(0))
+        learned_type("linear").fit(sums, networks, [1.0] * 79, rng=np.random.default_rng(0))
     with pytest.raises(PredictorError, match="at least 10 measured networks, not 9"):
-        LinearPredictor.fit(sums, networks[:9], np.arange(1.0, 10).tolist(), rng=np.random.default_rng(0))
+        learned_type("linear").fit(sums, networks[:9], np.arange(1.0, 10).tolist(), rng=np.random.default_rng(0))
 
 
 def test_what_was_measured_twice_counts_once(space: SearchSpace) -> None:
     codes = space.encoding.sample(30, np.random.default_rng(0))
     y = np.arange(1.0, 31)
-    twice = LinearPredictor.fit_codes(
+    twice = learned_type("linear").fit_codes(
         space, np.concatenate([codes, codes[:5]]), np.append(y, y[:5] + 1), rng=np.random.default_rng(0)
     )
     assert twice.training.repeated == 5
@@ -84,17 +84,17 @@ def test_a_table_is_a_feature(sums: SearchSpace, make_lut: Callable[..., LutPred
     rng = np.random.default_rng(0)
     codes, new = sums.encoding.sample(20, rng), sums.encoding.sample(300, rng)
     y = 1.3 * table.predict_codes(codes) + 0.2
-    fitted = StackedPredictor.fit_codes(sums, codes, y, rng=rng, table=table.model)
+    fitted = learned_type("stacked").fit_codes(sums, codes, y, rng=rng, table=table.model)
     np.testing.assert_allclose(fitted.predict_codes(new), 1.3 * table.predict_codes(new) + 0.2, rtol=0.02)
     fitted.save(tmp_path / "p.npz")
     again = load_predictor(tmp_path / "p.npz", sums)
     np.testing.assert_array_equal(again.predict_codes(new), fitted.predict_codes(new))
 
 
-def test_a_file_holds_where_it_comes_from(predictor: LinearPredictor, space: SearchSpace, tmp_path: Path) -> None:
+def test_a_file_holds_where_it_comes_from(predictor: LearnedPredictor, space: SearchSpace, tmp_path: Path) -> None:
     predictor.save(tmp_path / "p.npz")
     again = load_predictor(tmp_path / "p.npz", space)
-    assert isinstance(again, LinearPredictor)
+    assert type(again) is learned_type("linear")
     assert again.fitted.error == predictor.fitted.error
     assert again.training.fingerprint == predictor.training.fingerprint
     assert again.training.source == "a test"
@@ -108,7 +108,7 @@ def test_a_file_holds_where_it_comes_from(predictor: LinearPredictor, space: Sea
     assert header["fitted"]["error"]["mape"] == predictor.fitted.error.mape
 
 
-def test_other_devices_and_units_are_refused(predictor: LinearPredictor) -> None:
+def test_other_devices_and_units_are_refused(predictor: LearnedPredictor) -> None:
     assert check_device(predictor, create("simulated")) == []
     with pytest.raises(PredictorError, match="made for device = 'simulated'"):
         check_device(predictor, create("cpu"))
@@ -119,7 +119,7 @@ def test_other_devices_and_units_are_refused(predictor: LinearPredictor) -> None
 
 
 @pytest.mark.parametrize("codes", [np.zeros((2, 5), int), np.full((1, 6), 5), np.zeros((2, 6))])
-def test_codes_that_are_none(predictor: LinearPredictor, codes: np.ndarray) -> None:
+def test_codes_that_are_none(predictor: LearnedPredictor, codes: np.ndarray) -> None:
     with pytest.raises(PredictorError, match=r"integers of shape|no candidate number 5"):
         predictor.predict_codes(codes)
 
@@ -133,7 +133,7 @@ def damaged_meta(file: PredictorFile, *path: str, value: Any) -> PredictorFile:
     return replace(file, meta=meta)
 
 
-def test_damaged_files_are_refused(predictor: LinearPredictor, space: SearchSpace, tmp_path: Path) -> None:
+def test_damaged_files_are_refused(predictor: LearnedPredictor, space: SearchSpace, tmp_path: Path) -> None:
     predictor.save(tmp_path / "good.npz")
     good = PredictorFile.read(tmp_path / "good.npz")
     cases = [
@@ -156,7 +156,7 @@ def test_damaged_files_are_refused(predictor: LinearPredictor, space: SearchSpac
             load_predictor(tmp_path / f"{i}.npz", space)
 
 
-def test_a_file_of_another_kind(predictor: LinearPredictor, space: SearchSpace, tmp_path: Path) -> None:
+def test_a_file_of_another_kind(predictor: LearnedPredictor, space: SearchSpace, tmp_path: Path) -> None:
     predictor.save(tmp_path / "p.npz")
     with pytest.raises(PredictorError, match="of kind 'linear', not 'stacked'"):
-        StackedPredictor.load(tmp_path / "p.npz", space)
+        learned_type("stacked").load(tmp_path / "p.npz", space)
