@@ -18,7 +18,7 @@ from .encoding import Codes, Encoding
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-DESCRIPTION_FORMAT = 2
+DESCRIPTION_FORMAT = 3
 
 
 class SearchSpace:

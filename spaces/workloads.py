@@ -9,6 +9,7 @@ from torch import nn
 from .calls import Invocation
 from .description import Workload
 from .graph import Graph, Ref, Value
+from .operators import operators
 
 
 class WorkloadRegistry:
@@ -45,6 +46,7 @@ def _workload(module: nn.Module, graph: Graph, call: Invocation, path: str, dige
     }
     if before := _before_weights(graph):
         info["before"] = before
+    info["operators"] = operators(graph)
     shapes = f"{_shapes(graph.inputs)}->{_shapes(graph.outputs)}"
     weightless = not graph.constants
     return Workload(_label(module), shapes, digest, path, inputs, call.spec, fixed, weightless, info)
