@@ -16,6 +16,7 @@ from ..profiler.progress import Progress
 from ..spaces.space import SearchSpace
 from .base import MissingMeasurements, PredictorError, check_new
 from .files import PredictorFile
+from .kinds import learned_type
 from .learned import LearnedPredictor
 from .learning_curve import LearningCurve, learning_curve
 from .lut import LutPredictor
@@ -68,7 +69,8 @@ class FitResult:
 
 def fitted_kind(kind: str | None) -> type[LearnedPredictor]:
     """The predictor of a kind (None: the default) that is fitted on networks; raises PredictorError."""
-    made = predictor_type(kind or DEFAULT_KIND)
+    kind = kind or DEFAULT_KIND
+    made = learned_type(kind) if kind in regressor_kinds() else predictor_type(kind)
     if not issubclass(made, LearnedPredictor):
         raise PredictorError(
             f"a predictor of kind {kind!r} is not fitted on networks (`hwnas profile` makes a table); "

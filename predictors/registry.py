@@ -8,6 +8,7 @@ from pathlib import Path
 from ..spaces.space import SearchSpace
 from .base import Predictor, PredictorError
 from .files import PredictorFile
+from .kinds import learned_type
 from .regressors.registry import regressor_kinds
 
 GROUP = "hwnas.predictors"
@@ -26,7 +27,10 @@ def predictor_kinds() -> tuple[str, ...]:
 
 
 def predictor_type(kind: str) -> type[Predictor]:
-    """The class of a kind; raises PredictorError where there is none, or its package fails to import."""
+    """The class of a kind; raises PredictorError where there is none, or its package fails to import.
+
+    ``lut`` is the measured table here; `kinds.learned_type` has the one that is fitted on networks.
+    """
     from importlib.metadata import entry_points
 
     if kind in _BUILT_IN:
@@ -34,8 +38,6 @@ def predictor_type(kind: str) -> type[Predictor]:
         built_in: type[Predictor] = getattr(importlib.import_module(module, __package__), name)
         return built_in
     if kind in regressor_kinds():
-        from .kinds import learned_type
-
         return learned_type(kind)
     points = [point for point in entry_points(group=GROUP) if point.name == kind]
     if not points:
@@ -80,4 +82,5 @@ def load_predictor(source: str | Path, space: SearchSpace, *, space_option: str 
         return LutPredictor.load(path, space, space_option=space_option)
     if not head.startswith(b"PK"):
         raise PredictorError(f"{path} is neither a latency table nor a predictor of hwnas")
-    return predictor_type(PredictorFile.read(path).kind).load(path, space)
+    kind = PredictorFile.read(path).kind
+    return (learned_type(kind) if kind in regressor_kinds() else predictor_type(kind)).load(path, space)

@@ -31,11 +31,11 @@ from ..spaces.space import SearchSpace
 _LOAD = """
 import json, sys
 from pathlib import Path
-from hwnas.predictors.registry import predictor_type
+from hwnas.predictors.registry import load_predictor
 from hwnas.spaces.architecture import Architecture
 from hwnas.spaces.registry import load_space
-spec, arguments, kind, path, architectures = json.loads(sys.stdin.read())
-predictor = predictor_type(kind).load(path, load_space(spec, arguments))
+spec, arguments, path, architectures = json.loads(sys.stdin.read())
+predictor = load_predictor(path, load_space(spec, arguments))
 print(json.dumps(predictor.predict([Architecture.from_dict(a) for a in architectures]).tolist()))
 """
 
@@ -232,7 +232,7 @@ class PredictorConformance:
             pytest.skip("the kind is known in this process only")
         path = tmp_path / "predictor"
         predictor.save(path)
-        request = [*self.spec, predictor.kind, str(path), [a.as_dict() for a in architectures]]
+        request = [*self.spec, str(path), [a.as_dict() for a in architectures]]
         result = subprocess.run(
             [sys.executable, "-c", _LOAD], input=json.dumps(request), capture_output=True, text=True, timeout=100
         )

@@ -17,7 +17,15 @@ CONSTANT = 100.0
 """Prior variance of the intercept, in squares of the median y: it is as good as free."""
 NOISES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 0.3, 1.0)
 """Relative variances that are tried for what the model leaves."""
-SHARES = ((1.0, 0.0, 0.0), (1.0, 1.0, 0.0), (1.0, 0.1, 0.0), (1.0, 1.0, 0.1), (1.0, 0.1, 0.1), (1.0, 0.1, 0.01))
+Share = tuple[float, float, float]
+SHARES: tuple[Share, ...] = (
+    (1.0, 0.0, 0.0),
+    (1.0, 1.0, 0.0),
+    (1.0, 0.1, 0.0),
+    (1.0, 1.0, 0.1),
+    (1.0, 0.1, 0.1),
+    (1.0, 0.1, 0.01),
+)
 """Prior variances of choices, numbers and pairs that are tried."""
 JUDGED_ON = 400
 """Rows on which priors are chosen."""
@@ -45,13 +53,17 @@ class Linear(Regressor):
     own prediction are as good as free. Fitted in its dual form (Saunders et al.,
     1998), so that the many pairs cost nothing; predicts in the primal, which is additive: one lookup a column or pair.
 
+    Args:
+        shares: prior variances of choices, numbers and pairs that are tried.
+
     Attributes:
         loo: (N,) leave-one-out predictions of the rows it was fitted on; `held_out` is the same.
     """
 
     kind: ClassVar[str] = "linear"
 
-    def __init__(self) -> None:
+    def __init__(self, *, shares: Sequence[Share] = SHARES) -> None:
+        self.shares = shares
         self.loo: NDArray[np.float64] = np.empty(0)
 
     def fit(self, rows: Rows, y: NDArray[np.float64], rng: np.random.Generator) -> Self:
@@ -63,7 +75,8 @@ class Linear(Regressor):
         kernels = _Kernels.of(rows, self.free)
         self.standard = kernels.standard
         few = np.sort(rng.permutation(len(y))[:JUDGED_ON])
-        self.prior = _best([k[np.ix_(few, few)] for k in kernels.all], scaled[few] / scale[few], scale[few])
+        tried = [k[np.ix_(few, few)] for k in kernels.all]
+        self.prior = _best(tried, scaled[few] / scale[few], scale[few], self.shares)
         system = _system(kernels.all, scale, self.prior)
         inverse = np.linalg.inv(system + self.prior.noise * np.eye(len(y)))
         dual = inverse @ (scaled / scale)
@@ -119,7 +132,7 @@ class Linear(Regressor):
                 * _both(self.sizes[c], self.sizes[d])
                 for c, d in self._pairs()
             ]
-            self.pairs = prior.pairs / kernels.sizes[2] * np.concatenate(found)
+            self.pairs = prior.pairs / kernels.sizes[2] * np.concatenate([np.empty(0), *found])
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,21 +173,21 @@ def _system(kernels: Sequence[Matrix], scale: np.ndarray, prior: Prior) -> Matri
     return np.asarray(covariance / np.outer(scale, scale))
 
 
-def _best(kernels: Sequence[Matrix], target: np.ndarray, scale: np.ndarray) -> Prior:
+def _best(kernels: Sequence[Matrix], target: np.ndarray, scale: np.ndarray, shares: Sequence[Share]) -> Prior:
     """The prior with the smallest mean absolute leave-one-out error (Allen's PRESS, by absolute values)."""
     tried: list[tuple[float, Prior]] = []
-    for shares in SHARES:
-        values, vectors = np.linalg.eigh(_system(kernels, scale, Prior(*shares, noise=0)))
+    for share in shares:
+        values, vectors = np.linalg.eigh(_system(kernels, scale, Prior(*share, noise=0)))
         turned = vectors.T @ target
         for noise in NOISES:
             damped = 1 / (np.maximum(values, 0) + noise)
             left = (vectors @ (damped * turned)) / ((vectors**2) @ damped)
-            tried.append((float(np.abs(left).mean()), Prior(*shares, noise=noise)))
+            tried.append((float(np.abs(left).mean()), Prior(*share, noise=noise)))
     return min(tried, key=lambda item: item[0])[1]
 
 
 def _split(values: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    return np.split(values, np.cumsum(sizes)[:-1])
+    return np.split(values, np.cumsum(sizes))[:-1]
 
 
 def _pair_index(rows: Rows, c: int, d: int) -> NDArray[np.intp]:

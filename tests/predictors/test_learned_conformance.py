@@ -13,9 +13,10 @@ from hwnas.predictors.base import Predictor
 from hwnas.predictors.conformal import Conformal
 from hwnas.predictors.features import SpaceFeatures
 from hwnas.predictors.fitting import Fitted
+from hwnas.predictors.kinds import learned_type
 from hwnas.predictors.learned import LearnedPredictor, Training
 from hwnas.predictors.lut import LutPredictor
-from hwnas.predictors.registry import predictor_type
+from hwnas.predictors.regressors.additive import AdditiveTable
 from hwnas.predictors.regressors.base import Regressor
 from hwnas.predictors.regressors.boosting import BoostedTrees
 from hwnas.predictors.regressors.forest import RandomForest
@@ -45,8 +46,7 @@ def quickly(regressor: Regressor, space: SearchSpace, table: LutPredictor) -> Le
     rows = features.rows(codes)
     predicted = regressor.fit(rows, y, rng).predict(rows)
     conformal = Conformal(np.sort(np.abs(y / predicted - 1)))
-    made = predictor_type(regressor.kind)
-    assert issubclass(made, LearnedPredictor)
+    made = learned_type(regressor.kind)
     model = Fitted(regressor.kind, regressor, rows.layout, conformal, errors(predicted, y))
     return made(space, features, model, Training(codes, y))
 
@@ -61,6 +61,12 @@ class Learned(PredictorConformance):
     @pytest.fixture(scope="class")
     def predictor(self, space: SearchSpace, make_lut: Callable[..., LutPredictor], regressor: Regressor) -> Predictor:
         return quickly(regressor, space, make_lut(space))
+
+
+class TestAdditiveTable(Learned):
+    @pytest.fixture(scope="class")
+    def regressor(self) -> Regressor:
+        return AdditiveTable()
 
 
 class TestLinear(Learned):
