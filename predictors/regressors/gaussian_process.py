@@ -21,9 +21,7 @@ MOST = 2500
 FOLDS = 10
 FLOOR = 0.3
 """Share of the smallest value that is predicted at least."""
-PROBE, MOSTLY = 512, 0.8
-"""Rows on which it is tried whether some are equal; the share of different ones at which it is not worth looking."""
-BLOCK = 1024
+BLOCK = 512
 """Rows predicted at a time, so that the distances stay in the cache."""
 
 
@@ -65,13 +63,10 @@ class GaussianProcess(Regressor):
         return self
 
     def predict(self, rows: Rows) -> Vector:
-        assert self.view is not None
-        matrix = self.view.matrix(rows)
-        found, back = _distinct(matrix)
-        predicted = np.empty(len(found))
-        for i in range(0, len(found), BLOCK):
-            predicted[i : i + BLOCK] = self._predict(found[i : i + BLOCK])
-        return predicted if back is None else predicted[back]
+        predicted = np.empty(len(rows))
+        for i in range(0, len(rows), BLOCK):
+            predicted[i : i + BLOCK] = self._predict(rows.take(slice(i, i + BLOCK)))
+        return predicted
 
     def state(self) -> State:
         assert self.view is not None
@@ -130,32 +125,26 @@ class GaussianProcess(Regressor):
     def _table(self, matrix: Vector) -> Vector:
         return np.maximum(matrix @ self.ridge, self.floor)
 
-    def _predict(self, matrix: Vector) -> Vector:
+    def _predict(self, rows: Rows) -> Vector:
+        assert self.view is not None
+        matrix = self.view.matrix(rows, np.float32)
         varies = self.standard.scale > 0
         mean, scale = self.standard.mean[varies], self.standard.scale[varies]
-        used = matrix[:, varies]
-        scaled = (used * (scale * self.scales) - mean * scale * self.scales).astype(np.float32)
-        distance = scaled @ self.points.T
-        distance -= 0.5 * (self.points**2).sum(axis=1)
-        distance -= 0.5 * (scaled**2).sum(axis=1)[:, None]
-        np.minimum(distance, 0, out=distance)
-        np.exp(distance, out=distance)
-        ratio = used @ (scale * self.slope) - mean @ (scale * self.slope) + distance @ self.dual
-        table = np.maximum(matrix @ self.ridge[:-1] + self.ridge[-1], self.floor)
-        return np.asarray(table * np.exp(ratio))
+        lines = np.zeros((len(varies), 2), np.float32)
+        lines[:, 0] = self.ridge[:-1]
+        lines[varies, 1] = scale * self.slope
+        table, ratio = (matrix @ lines).T.astype(float)
+        scaled = matrix if varies.all() else matrix[:, varies]
+        scaled *= (scale * self.scales).astype(np.float32)
+        scaled -= (mean * scale * self.scales).astype(np.float32)
+        near = scaled @ self.points.T
+        near -= 0.5 * np.einsum("ij,ij->i", self.points, self.points)
+        near -= 0.5 * np.einsum("ij,ij->i", scaled, scaled)[:, None]
+        np.exp(near, out=near)
+        ratio += near @ self.dual - mean @ (scale * self.slope)
+        return np.asarray(np.maximum(table + self.ridge[-1], self.floor) * np.exp(ratio))
 
 
 def with_one(matrix: Vector) -> Vector:
     """With a column of ones for an intercept."""
     return np.concatenate([matrix, np.ones((len(matrix), 1))], axis=1)
-
-
-def _distinct(matrix: Vector) -> tuple[Vector, NDArray[np.intp] | None]:
-    """Different rows, and which of them each row is; None where hardly any are equal."""
-    if len(matrix) < 2 or not matrix.shape[1]:
-        return matrix, None
-    keys = np.ascontiguousarray(matrix).view(np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1]))).ravel()
-    if len(np.unique(keys[:PROBE])) > MOSTLY * min(len(keys), PROBE):
-        return matrix, None  # sorting them all would take longer than it saves
-    _, first, back = np.unique(keys, return_index=True, return_inverse=True)
-    return matrix[first], back

@@ -20,8 +20,8 @@ FEW, TRIED_ON = 450, 300
 """Rows up to which all views are fitted on all of them; rows on which more are tried first."""
 BEST = 3
 """Views that stay after that."""
-LEAST = 0.04
-"""Weight below which a learner is left out."""
+MEMBERS, LEAST = 3, 0.04
+"""Learners that are kept at most, so that prediction is fast; the weight below which one is left out."""
 EVEN = 30.0
 """Pull of the weights towards each other, by number of rows."""
 FOLDS = 3
@@ -57,10 +57,7 @@ class Stacked(Regressor):
         if not rows.blocks and len(y) >= 10 * FOLDS:
             fitted.append(_in_folds(lambda: BoostedResidual(trees=self.trees), rows, y, rng))
         logs = np.log(np.stack([held for _, held in fitted], axis=1))
-        residuals = logs - np.log(y)[:, None]
-        weights = simplex_weights(residuals, EVEN / len(y))
-        weights = np.where(weights > max(LEAST, 0.5 * weights.max() / len(weights)), weights, 0)
-        weights /= weights.sum()
+        weights = _weights(logs - np.log(y)[:, None])
         self.members = [(own, float(w)) for (own, _), w in zip(fitted, weights, strict=True) if w > 0]
         self.held_out = np.exp(logs @ weights)
         return self
@@ -85,6 +82,16 @@ class Stacked(Regressor):
 
 
 _MEMBERS: dict[str, type[Regressor]] = {made.kind: made for made in (GaussianProcess, Linear, BoostedResidual)}
+
+
+def _weights(residuals: Vector) -> Vector:
+    """(M,) of which few are not 0, for (N, M) residuals."""
+    pull = EVEN / len(residuals)
+    best = np.argsort(-simplex_weights(residuals, pull), kind="stable")[:MEMBERS]
+    weights = np.zeros(residuals.shape[1])
+    weights[best] = simplex_weights(residuals[:, best], pull)
+    weights[weights < LEAST] = 0
+    return np.asarray(weights / weights.sum())
 
 
 def _promising(rows: Rows, y: Vector, rng: np.random.Generator) -> Sequence[View]:

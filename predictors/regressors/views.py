@@ -34,15 +34,20 @@ class View:
     by: str = BY_COLUMN
     counted: bool = False
 
-    def matrix(self, rows: Rows) -> NDArray[np.float64]:
+    def matrix(self, rows: Rows, dtype: type[np.floating[Any]] = np.float64) -> NDArray[Any]:
         """(N, F)"""
         own = rows.choices[:, list(self.choices)]
-        hot = [own[:, [j]] == np.arange(rows.sizes[c]) for j, c in enumerate(self.choices)]
-        parts = [rows.numeric[:, list(self.numeric)], *hot]
-        if self.counted:
-            most = max((rows.sizes[c] for c in self.choices), default=0)
-            parts.append(np.stack([(own == k).sum(axis=1) for k in range(most)], axis=1))
-        return np.concatenate([np.asarray(part, float) for part in parts], axis=1)
+        sizes = [rows.sizes[c] for c in self.choices]
+        most = max(sizes, default=0) if self.counted else 0
+        starts = np.cumsum([len(self.numeric), *sizes])
+        width = int(starts[-1]) + most
+        found = np.zeros((len(rows), width + 1), dtype)  # the last column takes the rows that have no category
+        found[:, : len(self.numeric)] = rows.numeric[:, list(self.numeric)]
+        places = np.where(own < 0, width, own + starts[:-1]) + np.arange(len(rows))[:, None] * (width + 1)
+        found.ravel()[places] = 1
+        for k in range(most):
+            found[:, starts[-1] + k] = (own == k).sum(axis=1)
+        return found[:, :width]
 
     def groups(self, rows: Rows) -> NDArray[np.intp]:
         """(F,) number of each column's group."""
