@@ -16,6 +16,7 @@ from ..spaces.description import INPUT, Node, SpaceDescription
 from ..spaces.evaluation import liveness, usage
 from ..spaces.space import SearchSpace
 from .graph_features import GraphFeatures
+from .operators import OperatorLayout, OperatorRows
 from .regressors.base import TABLE, Arrays, Meta, Rows
 
 CHUNK = 8192
@@ -99,7 +100,8 @@ class SpaceFeatures:
         if self.table is not None:
             numeric, names = np.column_stack([numeric, self.table.predict(codes)]), (*names, TABLE)
         hypotheses = self.graphs.blocks(len(self._names) - len(self.graphs.names), live=self._deadly)
-        return Rows(choices, sizes, numeric, names, labels, blocks=hypotheses)
+        operators = OperatorRows(self._operators, codes)
+        return Rows(choices, sizes, numeric, names, labels, blocks=hypotheses, operators=operators)
 
     def alive(self, codes: np.ndarray) -> NDArray[np.bool_]:
         """(N,) whether a network's output depends on its input at all."""
@@ -134,6 +136,10 @@ class SpaceFeatures:
         return cls(space, costs, _read_table(space, meta["table"], arrays))
 
     # -- inside
+
+    @cached_property
+    def _operators(self) -> OperatorLayout:
+        return OperatorLayout(self.space)
 
     def _distinct(self, codes: np.ndarray) -> tuple[np.ndarray, NDArray[np.intp] | None]:
         """Different rows, and which of them each row is; None where it is not worth looking."""

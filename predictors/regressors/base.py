@@ -47,6 +47,7 @@ class Rows:
         labels: of the categorical columns.
         graphs: for regressors of graphs; whatever indexes by rows.
         blocks: hypotheses about the architectures, of which the data decide.
+        operators: for regressors of operators (see `operators.OperatorRows`); whatever indexes by rows.
     """
 
     choices: NDArray[np.int16]
@@ -56,6 +57,7 @@ class Rows:
     labels: tuple[str, ...] = ()
     graphs: Any = None
     blocks: tuple[Block, ...] = ()
+    operators: Any = None
 
     def __post_init__(self) -> None:
         n = len(self.choices)
@@ -70,8 +72,9 @@ class Rows:
 
     def take(self, index: Any) -> Rows:
         """The rows that an index array, a mask or a slice picks."""
-        graphs = None if self.graphs is None else self.graphs[index]
-        return replace(self, choices=self.choices[index], numeric=self.numeric[index], graphs=graphs)
+        graphs, operators = (None if own is None else own[index] for own in (self.graphs, self.operators))
+        numeric = self.numeric[index]
+        return replace(self, choices=self.choices[index], numeric=numeric, graphs=graphs, operators=operators)
 
     def with_numeric(self, name: str, column: np.ndarray) -> Rows:
         """The same with one more numeric column (N,)."""

@@ -16,6 +16,7 @@ _BUILT_IN = {
     "random-forest": ".forest:RandomForest",
     "gaussian-process": ".gaussian_process:GaussianProcess",
     "mlp": ".mlp:Mlp",
+    "kernel": ".kernel_sums:KernelSums",
     "stacked": ".stacked:Stacked",
 }
 
