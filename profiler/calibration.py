@@ -1,10 +1,10 @@
 """From operator times to network times, fitted on a few designed networks.
 
-    measured(a) ~ factor * (sum over operators o of a: correction(o) t(o)  +  glue)  +  extra
+    measured(a) ~ factor * (sum over operators o of a: correction(o) t(o)  +  cold * weights(o)  +  glue)  +  extra
 
-Operators cost something else inside a network: weights are cold, layout changes at the borders vanish, neighbours fuse.
-All parameters are held near (1, 1, 0, 0) unless the networks say otherwise, so that few networks cannot make a fit run
-away.
+Operators cost something else inside a network: weights, which stay in the caches while an operator runs alone, are
+cold; layout changes at the borders vanish, neighbours fuse. All parameters are held near (1, 1, 0, 0, 0) unless the
+networks say otherwise, so that few networks cannot make a fit run away.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .metrics import Errors, errors
 COMBINED = "combined"
 NOISE = 0.01
 """Relative error of a measured network against the model."""
-FACTOR_WIDTH, EXTRA_WIDTH, GLUE_WIDTH, CORRECTION_WIDTH = 0.3, 0.1, 0.1, 0.05
-"""Standard deviations of the priors; extra and glue (in all) relative to the median network."""
+FACTOR_WIDTH, EXTRA_WIDTH, GLUE_WIDTH, COLD_WIDTH, CORRECTION_WIDTH = 0.3, 0.1, 0.1, 0.05, 0.05
+"""Standard deviations of the priors; extra, glue and cold weights (in all) relative to the median network."""
 PREFERENCE = {COMBINED: 0.75, "in-context": 1.0, "isolated": 1.1}
 """By what the score of a way (lower is better) is multiplied."""
 
@@ -44,7 +44,7 @@ class Calibration:
         residual: what a network costs beyond its chosen candidates: fixed modules, the runtime's overhead.
         live: operators whose result nothing uses are left out.
         glue: what each kind of glue between modules costs, before the factor (see `spaces.glue`).
-        corrections: factor of single workloads, by key; 1 where none is given.
+        corrections: factor of single workloads, by key, with what their cold weights cost; 1 where none is given.
         error: on networks that took no part in the fit.
     """
 
@@ -130,30 +130,35 @@ def _scale(measured: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to predict networks, and its design matrix over the measured ones."""
+    """One way to predict networks, and its design matrix over the measured ones.
+
+    Attributes:
+        weights: parameters of each of `keys`, as a share of what all parameters of a network come to on average.
+    """
 
     start: Calibration
     values: Mapping[str, float]
     keys: Sequence[str]
+    weights: np.ndarray
     needed: Sequence[Term]
     columns: np.ndarray
     widths: np.ndarray
-    corrects: bool
 
     def coefficients(self, measured: np.ndarray, used: np.ndarray) -> np.ndarray:
         """Fitted on the networks that the mask `used` names."""
         return fit(self.columns[used], measured[used], self.widths)
 
     def calibration(self, coefficients: np.ndarray) -> Calibration:
-        factor, extra, *rest = coefficients.tolist()
+        factor, extra, cold, *rest = coefficients.tolist()
         costs, changes = rest[: len(GLUE)], rest[len(GLUE) :]
-        return replace(
-            self.start,
-            factor=factor,
-            extra=extra,
-            glue={name: round(cost / factor, 12) for name, cost in zip(GLUE, costs, strict=True)},
-            corrections={k: 1 + c / factor for k, c in zip(self.keys, changes, strict=True)} if self.corrects else {},
-        )
+        corrections = {}
+        for key, change, weights in zip(self.keys, changes, self.weights.tolist(), strict=True):
+            value = self.values.get(key, 0.0)
+            correction = 1 + (change + (cold * weights / value if value else 0.0)) / factor
+            if correction != 1:
+                corrections[key] = correction
+        glue = {name: round(cost / factor, 12) for name, cost in zip(GLUE, costs, strict=True)}
+        return replace(self.start, factor=factor, extra=extra, glue=glue, corrections=corrections)
 
 
 def calibrate(
@@ -236,25 +241,35 @@ def _ways(
             covered = True
             start = Calibration(method, 1.0, 0.0, live)
             own = counts * np.array([*(table.get(key, 0.0) for key in keys), *([1.0] * len(GLUE))])
+            weights = _weights(description, counts) * np.array([table.get(key, 0.0) > 0 for key in keys])
+            cold = counts[:, : len(keys)] @ weights
             for extra, corrects in [(True, False)] if exact else itertools.product((False, True), (False, True)):
-                columns, widths = _design(own, len(keys), measured, extra=extra, corrects=corrects, exact=exact)
-                yield _Way(start, table, keys, needed, columns, widths, corrects)
+                columns, widths = _design(own, cold, measured, extra=extra, corrects=corrects, exact=exact)
+                yield _Way(start, table, keys, weights, needed, columns, widths)
     if missing is not None and not covered:
         raise missing
 
 
+def _weights(description: SpaceDescription, counts: np.ndarray) -> np.ndarray:
+    """(workloads,) parameters, as a share of what those of a network come to on average."""
+    own = np.array([sum(op["params"] for op in w.info.get("operators", ())) for w in description.workloads], float)
+    average = float((counts[:, : len(own)] @ own).mean())
+    return own / average if average else own
+
+
 def _design(
-    own: np.ndarray, n: int, measured: np.ndarray, *, extra: bool, corrects: bool, exact: bool
+    own: np.ndarray, cold: np.ndarray, measured: np.ndarray, *, extra: bool, corrects: bool, exact: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (sum, one, kinds of glue, single workloads) and the standard deviations of their coefficients' priors."""
+    """Columns (sum, one, weights, kinds of glue, single workloads) and the widths of their coefficients' priors."""
+    n = own.shape[1] - len(GLUE)
     each, glue = own[:, :n], own[:, n:]
     typical = float(np.median(measured))
-    columns = np.concatenate([each.sum(axis=1)[:, None], np.ones((len(own), 1)), glue, each], axis=1)
+    columns = np.concatenate([each.sum(axis=1)[:, None], np.ones((len(own), 1)), cold[:, None], glue, each], axis=1)
     glue_widths = [GLUE_WIDTH * typical / mean if mean and not exact else 0.0 for mean in glue.mean(axis=0)]
     extra_width = (1e3 if exact else EXTRA_WIDTH) * typical * extra
+    cold_width = 0.0 if exact else COLD_WIDTH * typical
     single = np.full(n, CORRECTION_WIDTH if corrects else 0.0)
-    widths = np.array([0.0 if exact else FACTOR_WIDTH, extra_width, *glue_widths, *single])
-    return columns, widths
+    return columns, np.array([0.0 if exact else FACTOR_WIDTH, extra_width, cold_width, *glue_widths, *single])
 
 
 def _score(way: _Way, measured: np.ndarray, unseen: np.ndarray) -> float:

@@ -89,6 +89,19 @@ def test_an_extra_is_found(chain: SearchSpace) -> None:
     assert error(chain, found, model) < 0.005
 
 
+def test_cold_weights_are_found(chain: SearchSpace) -> None:
+    """Alone, an operator finds its weights in the caches; 100,000 of them cost more inside a network."""
+    values = invented(chain)
+    weights = {w.key(): sum(op["params"] for op in w.info["operators"]) for w in chain.workloads()}
+    inside = {key: value + 1e-5 * weights[key] for key, value in values.items()}
+    model = real(chain, Calibration("isolated", 1.0, 0.0, True), inside)
+    calibration, found, _ = run(chain, model, {"isolated": values}, noise=0.002)
+    assert error(chain, found, model) < 0.01
+    heavy = max(weights, key=lambda key: weights[key] / values[key])
+    expected = inside[heavy] / values[heavy]
+    assert calibration.factor * calibration.corrections[heavy] == pytest.approx(expected, rel=0.05)
+
+
 def test_an_operator_that_costs_more_inside_networks_is_corrected(cell: SearchSpace) -> None:
     values = invented(cell)
     odd = next(w.key() for w in cell.workloads() if "conv" in w.op and not w.fixed)
