@@ -196,7 +196,7 @@ class Bench(AnyBench):
         while pending:
             self._check_time()
             now = set(self._loaded([*pending, self.canary]))
-            answer = self._visit(now, self.protocol.warmup, self.protocol.runs, self.protocol.long_ms)
+            answer = self._visit(now, self.protocol.warmup, self.protocol.runs, self.protocol.long_ms, long_warmup=1)
             for key, samples in answer.samples.items():
                 visits[key].append(samples)
             for key in answer.failures:
@@ -211,13 +211,14 @@ class Bench(AnyBench):
     def networks(self, keys: Sequence[str]) -> dict[str, Estimate]:
         """Give each network its visits, round robin in random order; visits that the table holds already count."""
         visits = self.table.all_visits()
+        self.last_ms |= {key: self._ms(own[-1]) for key, own in visits.items() if own}
         left = {key: max(0, self.protocol.network_visits - len(visits.get(key, []))) for key in self._loaded(keys)}
         total = sum(left.values())
         rule = self.protocol
         while any(left.values()):
             self._check_time()
             now = {key for key, n in left.items() if n}
-            answer = self._visit(now, rule.network_warmup, rule.network_runs, rule.network_long_ms)
+            answer = self._visit(now, rule.network_warmup, rule.network_runs, rule.network_long_ms, long_warmup=0)
             left = {key: 0 if key in answer.failures else n - (key in now) for key, n in left.items()}
             self.progress.step("networks", total - sum(left.values()), total)
         visits = {key: own for key, own in self.table.all_visits().items() if key in set(keys)}
@@ -252,14 +253,17 @@ class Bench(AnyBench):
             return None
         return float(np.median(self.history[-third:]) / np.median(self.history[:third]) - 1)
 
-    def _visit(self, keys: Set[str], warmup: int, runs: int, long_ms: float) -> Round:
-        """One visit to each; what took longer than so many ms in the last one is run once, after one warm-up."""
+    def _visit(self, keys: Set[str], warmup: int, runs: int, long_ms: float, *, long_warmup: int) -> Round:
+        """One visit to each; what took longer than so many ms in the last one is run once."""
         long = {key for key in keys if self.last_ms.get(key, 0.0) > long_ms}
-        rules = ((keys - long, warmup, runs), (long, 1, 1))
+        rules = ((keys - long, warmup, runs), (long, long_warmup, 1))
         answers = [self._round(group, warmup, runs) for group, warmup, runs in rules if group]
         samples = {key: own for answer in answers for key, own in answer.samples.items()}
-        self.last_ms |= {key: float(network_values([own], self.device.clock)[0]) for key, own in samples.items()}
+        self.last_ms |= {key: self._ms(own) for key, own in samples.items()}
         return Round(samples, {key: why for answer in answers for key, why in answer.failures.items()}, 0, 0.0)
+
+    def _ms(self, visit: Timed) -> float:
+        return float(network_values([visit], self.device.clock)[0])
 
     def _round(self, keys: Set[str], warmup: int, runs: int) -> Round:
         ordered = sorted(keys)

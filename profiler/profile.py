@@ -52,6 +52,7 @@ class _Profile:
         self.progress = progress
         self.start = time.monotonic()
         device, space = request.device, request.space
+        self.protocol = request.protocol if self._traces else request.protocol.untraced
         self.dtype = device.settings.dtype
         self.description = space.describe(device.settings.batch)
         self.keys = {w.key(self.description.batch, self.dtype): w for w in self.description.workloads}
@@ -74,7 +75,7 @@ class _Profile:
         with open_session(device, self.request.agent, self.request.agent_python) as session:
             about = describe(device, session)
             self._check_load(about)
-            rules = {**self.request.protocol.as_dict(), "method": self.request.method}
+            rules = {**self.protocol.as_dict(), "method": self.request.method}
             data = self.request.calibration
             provenance = provenance_of(
                 device, self.request.space, self.lowerer.route, about, protocol=rules, calibration=data
@@ -84,7 +85,7 @@ class _Profile:
                     WorkloadRow(key, w.op, "fixed" if w.fixed else "candidate", {**w.info, "path": w.path})
                     for key, w in self.keys.items()
                 )
-                bench = open_bench(device, session, table, self.request.protocol, self.request.seed)
+                bench = open_bench(device, session, table, self.protocol, self.request.seed)
                 bench.progress = self.progress
                 if self.request.budget_s is not None:
                     bench.deadline = self.start + self.request.budget_s
@@ -193,7 +194,7 @@ class _Profile:
         least = min(2 + max(map(len, self.request.space.encoding.decisions)), 16)
         if not typical:
             return min(16, few)
-        seconds = typical * 1e-3 * self.request.protocol.network_run_count
+        seconds = typical * 1e-3 * self.protocol.network_run_count
         return min(int(np.clip(NETWORK_SECONDS / seconds, least, 48)), few)
 
     def _ends(self, values: Mapping[str, float] | None) -> tuple[np.ndarray | None, float]:

@@ -20,7 +20,7 @@ from ..devices.base import Artifact, Device, DeviceError, DeviceLost, Model, Out
 
 FAULTS = ("crash", "segv", "hang", "memory", "error", "print", "lost", "unreadable")
 EPOCH = 1.7e9  # Unix time at which every simulated session begins
-COLD = 0.2  # a run after another workload's is this much slower
+COLD, COLD_NS = 0.2, 1e5  # a run after another workload's is this much slower, but not by more than so many ns
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class SimulatedModel(Model):
         if self._rng.random() < settings.burst_probability:
             slowdown *= settings.burst_factor
         if runtime.last is not self:
-            slowdown[0] *= 1 + COLD
+            slowdown[0] *= 1 + min(COLD, COLD_NS / max(self._nanoseconds, 1))
             runtime.clock += settings.visit_s
         runtime.last = self
         cpu = np.rint(self._nanoseconds * slowdown).astype(np.int64)
