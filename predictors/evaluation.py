@@ -15,6 +15,7 @@ from ..profiler.progress import Progress, Silent
 from .base import PredictorError
 from .fitting import fit_regressor
 from .frames import Measured
+from .regressors.choice import Choice
 from .regressors.registry import DEFAULT_KIND, regressor_type
 
 COVERAGE = 0.9
@@ -26,10 +27,11 @@ class SeedResult:
 
     Attributes:
         seed: of the split and of the fit.
-        kind: what was fitted.
+        kind: what was fitted; where the kind that was asked for chooses, what it chose.
         errors: over the rows that were held out.
         coverage: percent of them inside their intervals. width: median width of these, percent of the latency.
         fit_s, predict_s: seconds, cross-validation and intervals included.
+        choice: what the kind chose among others, and why; None where it is none that chooses.
     """
 
     seed: int
@@ -39,11 +41,12 @@ class SeedResult:
     width: float
     fit_s: float
     predict_s: float
+    choice: Choice | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form, flat."""
-        own = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "errors"}
-        return {**self.errors.as_dict(), **own}
+        """JSON form; the statistics are at the top."""
+        own = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("errors", "choice")}
+        return {**self.errors.as_dict(), **own, "choice": self.choice and self.choice.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Evaluation:
         train: rows fitted on.
         dropped: rows that were left out, for whatever reason (see `notes`).
         seeds: the splits.
-        notes: sentences on rows that are not there as they were.
+        notes: sentences on rows that are not there as they were, and on what was chosen.
     """
 
     kind: str
@@ -68,7 +71,7 @@ class Evaluation:
     def mean(self) -> dict[str, float | None]:
         """Each statistic's mean over the splits; one that is undefined in some is None."""
         each = [one.as_dict() for one in self.seeds]
-        names = [name for name in each[0] if name not in ("seed", "kind")]
+        names = [name for name in each[0] if name not in ("seed", "kind", "choice")]
         return {name: _mean([one[name] for one in each]) for name in names}
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,7 +85,7 @@ class Evaluation:
             "kind": self.kind,
             "train": self.train,
             "notes": list(self.notes),
-            "seeds": [one.as_dict() for one in self.seeds],
+            "seeds": [{"unit": self.unit, "dropped": self.dropped, **one.as_dict()} for one in self.seeds],
         }
 
 
@@ -109,7 +112,8 @@ def evaluate(
         results.append(_one(measured, kind, train, seed, coverage))
     progress.step("seeds", seeds, seeds)
     dropped = measured.missing + measured.disconnected
-    return Evaluation(kind, unit, train, dropped, results, measured.notes())
+    chose = [f"seed {one.seed}: {one.choice.text()}" for one in results if one.choice]
+    return Evaluation(kind, unit, train, dropped, results, [*measured.notes(), *chose])
 
 
 def split(
@@ -167,12 +171,13 @@ def _one(measured: Measured, kind: str, train: int, seed: int, coverage: float) 
     width = (predicted + half - np.maximum(predicted - half, 0)) / y
     return SeedResult(
         seed=seed,
-        kind=fitted.kind,
+        kind=fitted.chosen,
         errors=errors(predicted, y),
         coverage=float(100 * inside.mean()),
         width=float(100 * np.median(width)),
         fit_s=fit_s,
         predict_s=predict_s,
+        choice=fitted.choice,
     )
 
 

@@ -11,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..profiler.metrics import Errors, errors
-from ..profiler.progress import Progress, Silent
+from ..profiler.progress import Progress
 from .base import PredictorError
-from .conformal import Conformal, folds
+from .conformal import Conformal
 from .regressors.base import Regressor, Rows, State, nested, part
+from .regressors.choice import Choice
+from .regressors.cross_validation import held_out
 from .regressors.registry import regressor_type
 
 CHUNK = 8192
 """Rows predicted at a time."""
-OWN_FROM = 300
-"""Rows from which a regressor's own held-out predictions are believed: what it chose by all rows, the width of priors
-say, makes their errors too small where rows are few (at 100, intervals of 90 % hold 84 to 86 %)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +39,16 @@ class Fitted:
     layout: tuple[tuple[int, ...], tuple[str, ...]]
     conformal: Conformal
     error: Errors
+
+    @property
+    def choice(self) -> Choice | None:
+        """What the regressor chose among other kinds; None where it is of one kind."""
+        return self.regressor.choice
+
+    @property
+    def chosen(self) -> str:
+        """The kind that predicts."""
+        return self.kind if self.choice is None else self.choice.kind
 
     def predict(self, rows: Rows) -> NDArray[np.float64]:
         """(N,) positive.
@@ -80,40 +89,25 @@ def fit_regressor(
     y: NDArray[np.float64],
     rng: np.random.Generator,
     *,
+    judges: NDArray[np.bool_] | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """Fit a kind on all rows, and in cross-validation for its error and intervals.
 
     Args:
         y: (N,) latencies.
+        judges: (N,) rows from which error and intervals are taken; None: from all.
 
     Raises:
         PredictorError: no such kind, or data it cannot be fitted on (see `check_training`).
     """
     made = regressor_type(kind)
     check_training(kind, rows, y)
-    progress = progress or Silent()
-    progress.step("fit", 0, 1)
-    regressor = made().fit(rows, y, rng)
-    progress.step("fit", 1, 1)
-    out = regressor.held_out if len(y) >= OWN_FROM else None
-    if out is None:
-        out = _cross_validated(made, rows, y, rng, progress)
-    return Fitted(kind, regressor, rows.layout, Conformal.of(rows, y / out - 1, rng), errors(out, y))
-
-
-def _cross_validated(
-    made: type[Regressor], rows: Rows, y: NDArray[np.float64], rng: np.random.Generator, progress: Progress
-) -> NDArray[np.float64]:
-    """(N,) predictions of each row by a regressor that was fitted on the other folds."""
-    out = np.empty(len(y))
-    parts = folds(len(y), made.folds, rng)
-    for i, held in enumerate(parts):
-        progress.step("cross-validation", i, len(parts))
-        rest = np.setdiff1d(np.arange(len(y)), held)
-        out[held] = made().fit(rows.take(rest), y[rest], rng).predict(rows.take(held))
-    progress.step("cross-validation", len(parts), len(parts))
-    return out
+    regressor, out = held_out(made, rows, y, rng, progress=progress)
+    if judges is None:
+        judges = np.ones(len(y), bool)
+    seen, out, y = rows.take(judges), out[judges], y[judges]
+    return Fitted(kind, regressor, rows.layout, Conformal.of(seen, y / out - 1, rng), errors(out, y))
 
 
 def check_training(kind: str, rows: Rows, y: NDArray[np.float64]) -> None:

@@ -10,6 +10,7 @@ from .base import Regressor
 DEFAULT_KIND = "stacked"
 # A kind is a module here and a line below; `predictors.kinds` makes a predictor of each.
 _BUILT_IN = {
+    "auto": ".auto:Auto",
     "lut": ".additive:AdditiveTable",
     "linear": ".linear:Linear",
     "gbdt": ".boosting:BoostedTrees",

@@ -17,6 +17,7 @@ from hwnas.predictors.kinds import learned_type
 from hwnas.predictors.learned import LearnedPredictor, Training
 from hwnas.predictors.lut import LutPredictor
 from hwnas.predictors.regressors.additive import AdditiveTable
+from hwnas.predictors.regressors.auto import Auto
 from hwnas.predictors.regressors.base import Regressor
 from hwnas.predictors.regressors.boosting import BoostedTrees
 from hwnas.predictors.regressors.forest import RandomForest
@@ -73,6 +74,12 @@ class TestLinear(Learned):
     @pytest.fixture(scope="class")
     def regressor(self) -> Regressor:
         return Linear()
+
+
+class TestAuto(Learned):
+    @pytest.fixture(scope="class")
+    def regressor(self) -> Regressor:
+        return Auto(candidates=("lut", "linear"))
 
 
 class TestNestedAndTiedChoices(Learned):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hwnas.predictors.base import PredictorError
 from hwnas.predictors.regressors.additive import AdditiveTable
+from hwnas.predictors.regressors.auto import Auto
 from hwnas.predictors.regressors.base import TABLE, Regressor, Rows
 from hwnas.predictors.regressors.boosting import BoostedTrees
 from hwnas.predictors.regressors.forest import RandomForest
@@ -44,6 +45,7 @@ def small(kind: str) -> Regressor:
         "random-forest": lambda: RandomForest(trees=20),
         "mlp": lambda: Mlp(members=2, layers=(8,), steps=60),
         "stacked": lambda: Stacked(trees=20),
+        "auto": lambda: Auto(candidates=("lut", "linear", "random-forest")),
     }
     return made.get(kind, regressor_type(kind))()
 
@@ -86,7 +88,7 @@ class TestContract:
             small(kind).fit(rows, latency(rows) * unit, np.random.default_rng(0)).predict(new) for unit in (1, 1e-3)
         )
         np.testing.assert_allclose(
-            1e3 * seconds, ms, rtol=1e-3 if kind in ("lut", "linear", "gaussian-process") else 0.05
+            1e3 * seconds, ms, rtol=1e-3 if kind in ("auto", "lut", "linear", "gaussian-process") else 0.05
         )
 
     def test_rows_without_numbers(self, kind: str) -> None:
@@ -106,7 +108,7 @@ class TestContract:
 
 
 def test_an_unknown_kind() -> None:
-    with pytest.raises(PredictorError, match="no regressor of kind 'oracle'; there are: lut, linear"):
+    with pytest.raises(PredictorError, match="no regressor of kind 'oracle'; there are: auto, lut, linear"):
         regressor_type("oracle")
 
 

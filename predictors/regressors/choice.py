@@ -1,0 +1,104 @@
+"""Which of several kinds to take, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+SLACK = 0.03
+"""Share by which the error of a simpler kind may be larger, if it cannot be told from the smallest."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a kind did.
+
+    Attributes:
+        mape: of rows that were held out, percent; None where it could not be fitted.
+        deviation: standard error of that, percent.
+        rows: fitted on, for that.
+        left_out: why it was not compared to the end; empty for those that were.
+    """
+
+    kind: str
+    mape: float | None = None
+    deviation: float | None = None
+    rows: int = 0
+    left_out: str = ""
+
+    @classmethod
+    def of(cls, kind: str, errors: Vector, rows: int, left_out: str = "") -> Tried:
+        """With the (N,) relative errors that it made."""
+        deviation = float(100 * errors.std() / np.sqrt(len(errors)))
+        return cls(kind, float(100 * errors.mean()), deviation, rows, left_out)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        kind: of the regressor. reason: a sentence.
+        tried: all that were considered.
+    """
+
+    kind: str
+    reason: str
+    tried: Sequence[Tried]
+
+    def text(self) -> str:
+        """The reason, and how each of the others did."""
+        others = [t for t in self.tried if t.kind != self.kind]
+        to_the_end = ", ".join(f"{t.kind} {t.mape:.3g}" for t in others if not t.left_out)
+        early = [f"{t.kind} {t.left_out}" for t in others if t.left_out]
+        return "; ".join([self.reason, *([f"others, MAPE %: {to_the_end}"] if to_the_end else []), *early])
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"kind": self.kind, "reason": self.reason, "tried": [asdict(t) for t in self.tried]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Choice:
+        """The inverse of `as_dict`; raises KeyError, TypeError or ValueError for damaged data."""
+        return cls(str(data["kind"]), str(data["reason"]), tuple(Tried(**t) for t in data["tried"]))
+
+
+def best_of(errors: Mapping[str, Vector], default: str) -> str:
+    """The kind to take, by (N,) relative errors of each for the same rows; from the simple kinds to the costly ones.
+
+    Alike are the kinds whose mean error exceeds the smallest by no more than one standard error of the difference
+    (Breiman et al., 1984). Of these it is the default if it is there, else the best; and in either's place the
+    simplest whose error is larger by no more than `SLACK`, since with few rows a standard error is a lot to give away.
+    """
+    best = min(errors, key=lambda kind: float(errors[kind].mean()))
+    alike = [kind for kind in errors if exceeds(errors[kind], errors[best], 1) <= 0]
+    reference = default if default in alike else best
+    bound = (1 + SLACK) * errors[reference].mean()
+    return next(kind for kind in alike if errors[kind].mean() <= bound)
+
+
+def exceeds(errors: Vector, smallest: Vector, times: float) -> float:
+    """By how much the mean of (N,) errors is larger than that of others for the same rows, beyond its standard error.
+
+    Args:
+        times: how many standard errors of the difference are taken off.
+    """
+    apart = errors - smallest
+    return float(apart.mean() - times * apart.std() / np.sqrt(len(apart)))
+
+
+def chosen(errors: Mapping[str, Vector], default: str, tried: Sequence[Tried]) -> Choice:
+    """`best_of`, with its reason."""
+    kind = best_of(errors, default)
+    means = {name: 100 * float(own.mean()) for name, own in errors.items()}
+    best = min(means, key=lambda name: means[name])
+    said = f"{kind} is chosen: its MAPE on held-out networks, {means[kind]:.3g} %,"
+    if kind == best:
+        return Choice(kind, f"{said} is the smallest", tried)
+    why = f"cannot be told from the smallest ({best}, {means[best]:.3g} %), and it is simpler"
+    return Choice(kind, f"{said} {why}", tried)
