@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -16,34 +15,23 @@ from typing import Any
 import numpy as np
 
 from .base import Artifact, Device, DeviceError, Model, Runtime, Settings, TensorSpec, Unavailable
+from .clocks import time_calls
 from .reference import Reference
+from .tflite import DTYPES, FORMAT, TfliteSettings, check_model
 
 PACKAGES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 """Distributions that bring the interpreter -> their module; the first that is installed is used."""
 XNNPACK = "XNNPACK"
-OPTIMIZATIONS = ("all", "disable")
-_IDENTIFIER = b"TFL3"
 _DELEGATE = "DELEGATE"
-
-
-class LitertSettings(Settings):
-    """Optimisation is "all" (XNNPACK, as on a phone) or "disable" (TFLite's own kernels)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.optimization not in OPTIMIZATIONS:
-            raise DeviceError(
-                f"optimization must be one of {', '.join(OPTIMIZATIONS)} on device 'mobile', not {self.optimization!r}"
-            )
 
 
 class Litert(Device):
     """Device "mobile". With one thread the thread's own CPU clock counts; it misses the workers of several threads."""
 
     name = "mobile"
-    format = "tflite"
-    dtypes = ("fp32", "fp16", "int8")
-    settings_type = LitertSettings
+    format = FORMAT
+    dtypes = DTYPES
+    settings_type = TfliteSettings
 
     @property
     def clock(self) -> str:
@@ -93,9 +81,7 @@ class LitertRuntime(Runtime):
         Raises:
             DeviceError: the data is no TFLite model, or its inputs are not those described.
         """
-        if artifact.data[4:8] != _IDENTIFIER:
-            start = artifact.data[:8]
-            raise DeviceError(f"this is no TFLite model: it begins with {start!r}, without the mark TFL3")
+        check_model(artifact)
         return LitertModel(self._module, artifact, self._settings)
 
 
@@ -115,17 +101,7 @@ class LitertModel(Model):
         self._set_inputs(artifact.inputs)
 
     def run(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        wall, cpu = np.empty(n, np.int64), np.empty(n, np.int64)
-        invoke = self._interpreter.invoke
-        wall_ns, cpu_ns = time.perf_counter_ns, time.thread_time_ns
-        for i in range(n):
-            cpu_start = cpu_ns()
-            wall_start = wall_ns()
-            invoke()
-            wall_end = wall_ns()
-            cpu[i] = cpu_ns() - cpu_start
-            wall[i] = wall_end - wall_start
-        return wall, cpu
+        return time_calls(self._interpreter.invoke, n)
 
     def report(self) -> dict[str, Any]:
         return self._delegation

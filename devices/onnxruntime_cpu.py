@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .base import Artifact, Device, DeviceError, Model, NodeTime, NodeTrace, Runtime, Settings, Unavailable
+from .clocks import time_calls
 from .onnx_wire import external_data, graph_nodes
 from .reference import Reference
 
@@ -100,17 +100,8 @@ class OnnxModel(Model):
         self._binding = self._bind(self._session)
 
     def run(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        wall, cpu = np.empty(n, np.int64), np.empty(n, np.int64)
         run, binding = self._session.run_with_iobinding, self._binding
-        wall_ns, cpu_ns = time.perf_counter_ns, time.thread_time_ns
-        for i in range(n):
-            cpu_start = cpu_ns()
-            wall_start = wall_ns()
-            run(binding)
-            wall_end = wall_ns()
-            cpu[i] = cpu_ns() - cpu_start
-            wall[i] = wall_end - wall_start
-        return wall, cpu
+        return time_calls(lambda: run(binding), n)
 
     def trace(self, runs: int) -> NodeTrace:
         """Profile a second session of the same model; the first one stays as it is."""

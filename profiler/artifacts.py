@@ -18,7 +18,7 @@ from ..spaces.architecture import Architecture
 from ..spaces.description import SpaceDescription, Workload
 from ..spaces.space import SearchSpace
 from .calibration_data import CalibrationData
-from .lowering import LoweringError
+from .lowering import EXPORTERS, LoweringError
 from .lowering.precision import PRECISIONS, PrecisionError, Samples, quantise
 from .progress import Progress
 
@@ -31,8 +31,6 @@ PRECISION_VERSION = 1
 """Raised whenever quantising gives something else for the same model."""
 NEEDED = ("onnx", "onnxruntime", "ai_edge_litert", "flatbuffers")
 """Packages of lowering itself; where the models run does not matter."""
-ROUTES = {"onnx": ("emitter", "torch.onnx"), "tflite": ("emitter", "litert-torch")}
-"""Ways to lower to a format: the project's own, and the one that covers more and takes seconds."""
 
 
 @dataclass
@@ -40,7 +38,7 @@ class Lowerer:
     """Lowers one space for one format and precision, by one route throughout.
 
     Attributes:
-        route: one of the format's `ROUTES`, or the format's name where there is one way only; see `choose_route`.
+        route: "emitter", the format's exporter, or the format's name where there is one way only; see `choose_route`.
         dtype: to which models are quantised after they were lowered, where the format knows it.
         calibration: by which int8 networks are calibrated; operators always, networks without it, by random numbers.
         seconds: time spent on lowering and quantising by this object; what is cached takes none.
@@ -84,13 +82,14 @@ class Lowerer:
         Returns:
             digest of each workload that cannot be lowered ("network" for the network) -> reason.
         """
-        if self.format not in ROUTES:
+        exporter = EXPORTERS.get(self.format)
+        if not exporter:
             self.route = self.format
         everything: list[Workload | Architecture] = [*self.description.workloads, architecture]
         failures = self._try(everything, progress)
         inexpressible = [w for w in everything if not isinstance(failures.get(_name(w)), PrecisionError | None)]
-        if inexpressible and self.route == "emitter":
-            self.route = ROUTES[self.format][1]
+        if inexpressible and exporter and self.route == "emitter":
+            self.route = exporter
             still = self._try(inexpressible, progress)
             if len(still) < len(inexpressible):
                 gone = {_name(w) for w in inexpressible} - still.keys()
@@ -138,7 +137,7 @@ class Lowerer:
         from ..spaces.failures import first_line
         from .lowering import lower
 
-        route = self.route if self.format in ROUTES else "auto"
+        route = self.route if EXPORTERS.get(self.format) else "auto"
         try:
             artifact = lower(module, self._placed(inputs), format=self.format, route=route, watch=watch)
             return quantise(artifact, self.dtype, samples)

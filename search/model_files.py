@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import HwnasError
 from ..profiler.lowering import lower
+from ..profiler.lowering.exporting import quiet, reason
 from ..profiler.lowering.precision import Samples, quantise
 from ..profiler.lowering.precision.run import Border, Runner
 from ..spaces.tracer import tensors_in
@@ -83,12 +81,11 @@ def _moved(array: np.ndarray, source: int, target: int) -> np.ndarray:
 
 def _program(network: nn.Module, inputs: Sequence[Tensor]) -> ModelFile:
     stream = io.BytesIO()
-    with _quiet():
+    with quiet():
         try:
             program = torch.export.export(network, tuple(inputs))
         except Exception as error:  # the exporter raises whatever the user's code below it does
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ExportError(f"torch.export cannot express {type(network).__name__}: {reason[:300]}") from error
+            raise ExportError(f"torch.export cannot express {type(network).__name__}: {reason(error)}") from error
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # holds paths of this machine
         torch.export.save(program, stream)
@@ -105,15 +102,3 @@ def _program(network: nn.Module, inputs: Sequence[Tensor]) -> ModelFile:
 
 def _borders(name: str, tensors: Sequence[Tensor]) -> tuple[Border, ...]:
     return tuple(Border(f"{name}_{i}", tuple(t.shape), str(t.dtype)[6:]) for i, t in enumerate(tensors))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Artifact, Device, DeviceError, Model, OutputUnreadable, Runtime, Settings, Unavailable
+from ..base import Artifact, Device, DeviceError, Model, OutputUnreadable, Runtime, Unavailable
+from ..tflite import DTYPES, FORMAT, TfliteSettings, check_model
 from .adb import Adb
 from .benchmark import Benchmark, Delegation, delegation, parse
 from .binary import Binary
@@ -29,13 +30,11 @@ WARM_S, MEASURE_S = 0.1, 0.2
 MAX_S = 10.0
 RUN_LIMIT_S = 45.0
 """Of one call of the program with its start-up, which compiles shaders for a GPU."""
-OPTIMIZATIONS = ("all", "disable")
-_IDENTIFIER = b"TFL3"
 
 
 @dataclass(frozen=True)
-class AndroidSettings(Settings):
-    """Optimisation is "all" (XNNPACK) or "disable" (TFLite's own kernels); with ``gpu`` the GPU runs the models."""
+class AndroidSettings(TfliteSettings):
+    """With ``gpu`` the GPU runs the models."""
 
     gpu: bool = False
 
@@ -43,10 +42,6 @@ class AndroidSettings(Settings):
         super().__post_init__()
         if not isinstance(self.gpu, bool):
             raise DeviceError(f"gpu must be true or false, not {self.gpu!r}")
-        if self.optimization not in OPTIMIZATIONS:
-            raise DeviceError(
-                f"optimization must be one of {', '.join(OPTIMIZATIONS)} on device 'android', not {self.optimization!r}"
-            )
 
 
 class Android(Device):
@@ -54,8 +49,8 @@ class Android(Device):
     on the machine where the agent runs. Threads are the phone's."""
 
     name = "android"
-    format = "tflite"
-    dtypes = ("fp32", "fp16", "int8")
+    format = FORMAT
+    dtypes = DTYPES
     settings_type = AndroidSettings
     connections = ("serial", "benchmark_binary")
     closing_s = REMOVE_S + 1.0
@@ -139,9 +134,7 @@ class AndroidRuntime(Runtime):
             DeviceError: it is no TFLite model, or cannot be copied.
             DeviceLost: the phone has no room for it, or went away.
         """
-        if artifact.data[4:8] != _IDENTIFIER:
-            start = artifact.data[:8]
-            raise DeviceError(f"this is no TFLite model: it begins with {start!r}, without the mark TFL3")
+        check_model(artifact)
         remote = self.folder.new_file()
         with tempfile.NamedTemporaryFile(prefix="hwnas-", suffix=".tflite") as file:
             file.write(artifact.data)

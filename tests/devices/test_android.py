@@ -384,7 +384,7 @@ def test_on_the_gpu_models_that_run_there_in_part_are_doubted(phone: Phone, mode
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"gpu": 1}, "gpu must be true or false"), ({"optimization": "basic"}, "one of all, disable on device 'android'")],
+    [({"gpu": 1}, "gpu must be true or false"), ({"optimization": "basic"}, "one of all, disable where TFLite runs")],
 )
 def test_settings_that_it_does_not_have(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(DeviceError, match=message):

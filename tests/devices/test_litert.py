@@ -62,7 +62,7 @@ def test_the_clock_follows_the_threads() -> None:
 
 @pytest.mark.parametrize("level", ["extended", "basic"])
 def test_an_optimisation_level_that_it_lacks_is_refused(level: str) -> None:
-    with pytest.raises(DeviceError, match=f"all, disable on device 'mobile', not '{level}'"):
+    with pytest.raises(DeviceError, match=f"all, disable where TFLite runs, not '{level}'"):
         create("mobile", optimization=level)
 
 
