@@ -19,7 +19,8 @@ from ..devices.base import Device
 from ..devices.session import Session
 from ..errors import HwnasError
 from ..profiler.artifacts import Lowerer
-from ..profiler.bench import AnyBench, describe, open_bench, open_session
+from ..profiler.bench import describe, open_bench, open_session
+from ..profiler.benches import AnyBench
 from ..profiler.calibration_data import CalibrationData
 from ..profiler.networks import NetworkSet
 from ..profiler.progress import Progress, Silent

@@ -12,7 +12,7 @@ from ..devices.base import Artifact, WorkloadFailed
 from ..spaces.architecture import Architecture
 from ..spaces.usage import usage
 from .artifacts import Lowerer
-from .bench import AnyBench
+from .benches import AnyBench
 from .calibration import Observed
 from .designs import network_key
 from .in_context import attribute

@@ -13,7 +13,8 @@ from ..devices.base import LoadReport
 from ..errors import HwnasError
 from .additive import AdditiveModel, MissingKeys
 from .artifacts import Lowerer
-from .bench import AnyBench, OutOfTime, describe, open_bench, open_session
+from .bench import describe, open_bench, open_session
+from .benches import AnyBench, OutOfTime
 from .calibration import COMBINED, Calibration, calibrate, combined
 from .delegation import delegation
 from .designs import designed, held_out, uniform
