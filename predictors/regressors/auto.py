@@ -42,7 +42,7 @@ class Auto(Regressor):
     first trial is not repeated. `held_out` are these predictions.
 
     Args:
-        candidates: kinds, from simple to costly.
+        candidates: kinds, from simple to costly; None: `CANDIDATES`.
 
     Attributes:
         chosen: the regressor, fitted on all rows.
@@ -53,8 +53,8 @@ class Auto(Regressor):
     own_from: ClassVar[int] = 0
     choice: Choice
 
-    def __init__(self, *, candidates: Sequence[str] = CANDIDATES) -> None:
-        self.candidates = tuple(candidates)
+    def __init__(self, *, candidates: Sequence[str] | None = None) -> None:
+        self.candidates = CANDIDATES if candidates is None else tuple(candidates)
 
     def fit(self, rows: Rows, y: Vector, rng: np.random.Generator) -> Self:
         seeds = dict(zip(self.candidates, rng.integers(2**63, size=len(self.candidates)).tolist(), strict=True))

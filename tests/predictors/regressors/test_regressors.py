@@ -45,7 +45,7 @@ def small(kind: str) -> Regressor:
         "random-forest": lambda: RandomForest(trees=20),
         "mlp": lambda: Mlp(members=2, layers=(8,), steps=60),
         "stacked": lambda: Stacked(trees=20),
-        "auto": lambda: Auto(candidates=("lut", "linear", "random-forest")),
+        "auto": lambda: Auto(candidates=("lut", "linear")),
     }
     return made.get(kind, regressor_type(kind))()
 

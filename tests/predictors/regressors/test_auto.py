@@ -1,0 +1,188 @@
+"""The kind that cross-validation finds best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pytest
+from hwnas.predictors.base import PredictorError
+from hwnas.predictors.fitting import fit_regressor
+from hwnas.predictors.regressors import auto
+from hwnas.predictors.regressors.auto import Auto
+from hwnas.predictors.regressors.base import Regressor, Rows, State
+from hwnas.predictors.regressors.choice import Choice, Tried, best_of, chosen
+from hwnas.predictors.regressors.registry import regressor_type
+
+SIZES = (4, 4, 4)
+
+
+def some_rows(n: int, seed: int = 0) -> Rows:
+    choices = np.random.default_rng(seed).integers(0, 4, (n, 3)).astype(np.int16)
+    return Rows(choices, SIZES, np.empty((n, 0)))
+
+
+def additive(rows: Rows, noise: float = 0.02, seed: int = 0) -> np.ndarray:
+    costs = np.array([[0, 1, 2.5, 4], [0, 0.3, 0.2, 3], [1, 0, 0, 2]])
+    total = 4 + sum(costs[i][rows.choices[:, i]] for i in range(3))
+    return np.asarray(total * np.random.default_rng(seed).normal(1, noise, len(rows)))
+
+
+def interacting(rows: Rows) -> np.ndarray:
+    a, b, c = rows.choices.T
+    return np.asarray(additive(rows, 0.005) * np.where((a + b) % 2 == 0, 1.0, 1.6) * np.where(b == c, 1.0, 0.8))
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("n", [30, 120])
+def test_a_table_wins_where_the_truth_is_one(n: int) -> None:
+    candidates = ("lut", "linear", "gaussian-process")
+    fitted = Auto(candidates=candidates).fit(some_rows(n), additive(some_rows(n)), rng())
+    assert fitted.choice.kind == "lut"
+    assert isinstance(fitted.chosen, regressor_type("lut"))
+    assert "lut is chosen: its MAPE on held-out networks, 1." in fitted.choice.reason
+
+
+def test_another_kind_wins_where_choices_interact() -> None:
+    rows = some_rows(64)
+    fitted = Auto(candidates=("lut", "linear", "gbdt")).fit(rows, interacting(rows), rng())
+    assert fitted.choice.kind == "linear"  # its pairs
+    tried = {t.kind: t for t in fitted.choice.tried}
+    assert list(tried) == ["lut", "linear", "gbdt"]
+    assert tried["lut"].mape is not None
+    assert tried["linear"].mape is not None
+    assert tried["lut"].mape > 1.5 * tried["linear"].mape
+    assert "lut" in fitted.choice.text()
+
+
+def test_the_same_seed_makes_the_same_choice() -> None:
+    rows, y = some_rows(70), additive(some_rows(70), 0.1)
+    one, other = (Auto(candidates=("lut", "linear", "gaussian-process")).fit(rows, y, rng()) for _ in range(2))
+    assert one.choice == other.choice
+    np.testing.assert_array_equal(one.held_out, other.held_out)
+
+
+def test_its_smallest_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "CANDIDATES", ("lut", "linear", "gaussian-process", "stacked"))
+    rows = some_rows(Auto.min_rows)
+    fitted = fit_regressor("auto", rows, additive(rows), rng())
+    assert fitted.chosen in auto.CANDIDATES
+    assert fitted.choice is not None
+    assert all(t.mape is not None and t.rows == 10 for t in fitted.choice.tried)
+    assert np.isfinite(fitted.half_width(some_rows(5, 1), 0.9)).all()
+
+
+class Lucky(Regressor):
+    """Predicts at random, so that the best of many is the luckiest."""
+
+    kind: ClassVar[str] = "lucky"
+
+    def fit(self, rows: Rows, y: np.ndarray, rng: np.random.Generator) -> Self:
+        self.seed = int(rng.integers(2**31))
+        return self
+
+    def predict(self, rows: Rows) -> np.ndarray:
+        draws = np.random.default_rng(self.seed).random(len(rows))
+        return np.asarray(np.where(draws < 0.5, 0.8, 1.2))
+
+    def state(self) -> State:
+        return {}, {}
+
+    @classmethod
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
+        return cls()
+
+
+class Never(Lucky):
+    def fit(self, rows: Rows, y: np.ndarray, rng: np.random.Generator) -> Self:
+        raise PredictorError("the rows have no graphs")
+
+
+def known(monkeypatch: pytest.MonkeyPatch, kinds: Mapping[str, type[Regressor]]) -> None:
+    monkeypatch.setattr(auto, "regressor_type", kinds.__getitem__)
+
+
+def test_the_error_counts_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sixty that are equally bad the best seems better than it is; the error that is stated does not."""
+    names = tuple(f"kind {i}" for i in range(60))
+    known(monkeypatch, dict.fromkeys(names, Lucky))
+    rows = some_rows(40)
+    y = np.random.default_rng(3).choice([0.8, 1.2], 40)
+    seeming, stated = [], []
+    for seed in range(8):
+        fitted = Auto(candidates=names).fit(rows, y, np.random.default_rng(seed))
+        seeming.append(next(t.mape for t in fitted.choice.tried if t.kind == fitted.choice.kind))
+        assert fitted.held_out is not None
+        stated.append(100 * np.abs(fitted.held_out / y - 1).mean())
+    truth = 100 * np.mean([0, 0.5 * (1.2 / 0.8 - 1) + 0.5 * (1 - 0.8 / 1.2)])
+    assert np.mean(seeming) < 0.75 * truth  # type: ignore[arg-type]
+    assert np.mean(stated) == pytest.approx(truth, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [20, 80])
+def test_kinds_that_cannot_be_fitted_are_no_candidates(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    known(monkeypatch, {"lucky": Lucky, "never": Never})
+    fitted = Auto(candidates=("never", "lucky")).fit(some_rows(n), additive(some_rows(n)), rng())
+    assert fitted.choice.kind == "lucky"
+    assert "never is left out: the rows have no graphs" in fitted.choice.text()
+    with pytest.raises(PredictorError, match="never is left out: the rows have no graphs"):
+        Auto(candidates=("never",)).fit(some_rows(n), additive(some_rows(n)), rng())
+
+
+def test_the_default_is_tried_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, {"linear": regressor_type("linear"), "stacked": Lucky, "other": Lucky})
+    rows = some_rows(80)
+    fitted = Auto(candidates=("linear", "stacked", "other")).fit(rows, additive(rows), rng())
+    left_out = {t.kind: t.left_out for t in fitted.choice.tried}
+    assert (left_out["linear"], left_out["stacked"]) == ("", "")
+    assert "with 40 networks (linear: " in left_out["other"]
+
+
+def test_it_is_no_candidate_itself() -> None:
+    rows = some_rows(20)
+    meta, arrays = Auto(candidates=("lut",)).fit(rows, additive(rows), rng()).state()
+    with pytest.raises(ValueError, match="chose itself"):
+        Auto.from_state({**meta, "choice": {**meta["choice"], "kind": "auto"}}, arrays)
+
+
+def differing(*means: float, spread: float = 0.1, n: int = 100) -> list[np.ndarray]:
+    """Errors with these means, whose differences have a deviation of about `spread`."""
+    waves = [spread * np.sin(np.arange(n) * (i + 1)) for i in range(len(means))]
+    return [mean + wave - wave.mean() for mean, wave in zip(means, waves, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("means", "kind"),
+    [
+        ((1.00, 1.00, 1.00), "simple"),
+        ((1.01, 1.00, 1.00), "simple"),  # within a standard error, 0.01
+        ((1.05, 1.00, 1.00), "default"),
+        ((2.00, 1.005, 1.00), "default"),  # as good as the costly one
+        ((2.00, 1.10, 1.00), "costly"),
+        ((1.00, 1.10, 1.10), "simple"),
+    ],
+)
+def test_the_simplest_of_the_best(means: Sequence[float], kind: str) -> None:
+    assert best_of(dict(zip(("simple", "default", "costly"), differing(*means), strict=True)), "default") == kind
+
+
+def test_few_rows_are_no_reason_to_give_much_away() -> None:
+    """With a standard error of half the mean, everything cannot be told from the best."""
+    errors = dict(zip(("simple", "default"), differing(1.4, 1.0, spread=4), strict=True))
+    assert best_of(errors, "default") == "default"
+
+
+def test_a_choice_says_why() -> None:
+    errors = dict(zip(("simple", "default"), differing(1.004, 1.0), strict=True))
+    tried = [Tried.of(kind, own, 100) for kind, own in errors.items()]
+    found = chosen(errors, "default", [*tried, Tried("third", left_out="is left out: no graphs")])
+    assert found.kind == "simple"
+    assert found.text() == (
+        "simple is chosen: its MAPE on held-out networks, 100 %, cannot be told from the smallest (default, 100 %), "
+        "and it is simpler; others, MAPE %: default 100; third is left out: no graphs"
+    )
+    assert Choice.from_dict(found.as_dict()).text() == found.text()
