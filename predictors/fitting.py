@@ -18,6 +18,7 @@ from .regressors.base import Regressor, Rows, State, nested, part
 from .regressors.choice import Choice
 from .regressors.cross_validation import held_out
 from .regressors.registry import regressor_type
+from .threads import one_thread
 
 CHUNK = 8192
 """Rows predicted at a time."""
@@ -83,6 +84,7 @@ class Fitted:
         return cls(kind, regressor, layout, conformal, Errors(**{**known, "n": int(known["n"])}))
 
 
+@one_thread()
 def fit_regressor(
     kind: str,
     rows: Rows,

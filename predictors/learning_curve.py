@@ -13,6 +13,7 @@ from ..profiler.metrics import errors
 from ..profiler.progress import Progress, Silent
 from .regressors.base import Rows
 from .regressors.registry import regressor_type
+from .threads import one_thread
 
 DRAWS = 3
 """Random parts of each size."""
@@ -61,6 +62,7 @@ class LearningCurve:
         return {"points": [{"n": n, "mape": error} for n, error in self.points], "exponent": self.exponent}
 
 
+@one_thread()
 def learning_curve(
     kind: str,
     rows: Rows,
