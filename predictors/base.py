@@ -161,7 +161,10 @@ class Predictor(ABC):
         """
         if not 0 < coverage < 1:
             raise PredictorError(f"coverage must be between 0 and 1, not {coverage:g}")
-        codes = self.space.encode(architectures)
+        return self.ends(self.space.encode(architectures), coverage)
+
+    def ends(self, codes: np.ndarray, coverage: float) -> NDArray[np.float64]:
+        """(N, 2) as `interval`, of integer-encoded architectures; prediction -+ `spread` unless a kind knows better."""
         middle, half = self.predict_codes(codes), self.spread(codes, coverage)
         return np.stack([np.maximum(middle - half, 0), middle + half], axis=1)
 

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from .regressors.base import Regressor, Rows, State
 from .regressors.forest import RandomForest
 
+Vector = NDArray[np.float64]
 SCALED_FROM = 200
 """Rows from which it is tried whether errors can be foreseen."""
 PAYS = 0.95
 """They are, where that brings the median width below this share."""
+USUAL = 0.9
+"""Coverage at which that is judged."""
 FOLDS = 10
 SMALLEST = 1e-4
 """Relative error below which one is as good as another."""
@@ -25,46 +28,47 @@ SMALLEST = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Conformal:
-    """Half widths of intervals relative to the prediction, by cross-conformal prediction (Vovk, 2015).
+    """Intervals around predictions, by cross-conformal prediction (Vovk, 2015) with equal tails.
 
-    Each row was predicted by a regressor that had not seen it. The `coverage` quantile of these relative errors, with
-    the finite-sample correction (n + 1) coverage / n, covers a new row with that probability, if it comes from where
-    the others came from; no error has to be normal for that. Beyond the largest error seen, the normal tail goes on.
+    Each row was predicted by a regressor that had not seen it. Of these errors, log(y / predicted), the quantiles
+    (1 - coverage) / 2 and (1 + coverage) / 2, with the finite-sample correction (n + 1) / n, hold a new row with
+    probability `coverage`, and it is above or below with the same probability, if it comes from where the others came
+    from; no error has to be normal, nor symmetric, for that. Beyond the largest error seen, the normal tail goes on.
 
     Attributes:
-        scores: (n,) ascending |y / predicted - 1|, divided by the expected difficulty where there is one.
-        difficulty: foresees a row's error; None: the relative width is the same for all.
+        scores: (n,) ascending errors, divided by the expected difficulty where there is one.
+        difficulty: foresees the size of a row's error; None: the interval is the same for all.
     """
 
-    scores: NDArray[np.float64]
+    scores: Vector
     difficulty: Regressor | None = None
 
     @classmethod
-    def of(cls, rows: Rows, relative: NDArray[np.float64], rng: np.random.Generator) -> Conformal:
-        """From (n,) signed relative errors of rows that were held out."""
-        size = np.abs(relative)
-        plain = cls(np.sort(size))
+    def of(cls, rows: Rows, relative: Vector, rng: np.random.Generator) -> Conformal:
+        """From (n,) signed relative errors y / predicted - 1 of rows that were held out."""
+        errors = np.log1p(relative)
+        plain = cls(np.sort(errors))
         if len(rows) < SCALED_FROM:
             return plain
-        known = np.maximum(size, SMALLEST)
+        sizes = np.maximum(np.abs(errors), SMALLEST)
         expected = np.empty(len(rows))
         for held in folds(len(rows), FOLDS, rng):
             rest = np.setdiff1d(np.arange(len(rows)), held)
-            expected[held] = _difficulty(rows.take(rest), known[rest], rng).predict(rows.take(held))
-        scaled = np.sort(size / expected)
-        if _quantile(scaled, 0.9) * np.median(expected) > PAYS * _quantile(plain.scores, 0.9):
+            expected[held] = _difficulty(rows.take(rest), sizes[rest], rng).predict(rows.take(held))
+        scaled = cls(np.sort(errors / expected))
+        if np.ptp(scaled._quantiles(USUAL)) * np.median(expected) > PAYS * np.ptp(plain._quantiles(USUAL)):
             return plain
-        return cls(scaled, _difficulty(rows, known, rng))
+        return cls(scaled.scores, _difficulty(rows, sizes, rng))
 
-    def half_width(self, rows: Rows, coverage: float) -> NDArray[np.float64]:
-        """(N,) as a share of the prediction."""
-        quantile = _quantile(self.scores, coverage)
-        return quantile * (np.ones(len(rows)) if self.difficulty is None else self.difficulty.predict(rows))
+    def factors(self, rows: Rows, coverage: float) -> Vector:
+        """(N, 2) by which predictions are multiplied to get the lower and the upper end of their intervals."""
+        scale = np.ones(len(rows)) if self.difficulty is None else self.difficulty.predict(rows)
+        return np.asarray(np.exp(scale[:, None] * self._quantiles(coverage)))
 
     def state(self) -> State:
         """JSON data and arrays."""
         meta, arrays = ({}, {}) if self.difficulty is None else self.difficulty.state()
-        return {"difficulty": meta or None}, {
+        return {"difficulty": meta or None, "tails": "equal"}, {
             "scores": self.scores,
             **{f"difficulty/{k}": a for k, a in arrays.items()},
         }
@@ -73,12 +77,21 @@ class Conformal:
     def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Conformal:
         """The inverse of `state`; raises KeyError, TypeError or ValueError for damaged data."""
         scores = np.sort(arrays["scores"].astype(float))
-        if not len(scores) or not np.isfinite(scores).all() or scores[0] < 0:
+        if not len(scores) or not np.isfinite(scores).all():
             raise ValueError("the scores are no errors")
+        if "tails" not in meta:  # files of before knew the sizes of errors only
+            scores = np.concatenate([-scores[::-1], scores])
         if meta["difficulty"] is None:
             return cls(scores)
         own = {key.removeprefix("difficulty/"): a for key, a in arrays.items() if key.startswith("difficulty/")}
         return cls(scores, RandomForest.from_state(meta["difficulty"], own))
+
+    # -- inside
+
+    def _quantiles(self, coverage: float) -> Vector:
+        """(2,) lower and upper score; 0, the prediction itself, is between them."""
+        lower, upper = -_quantile(-self.scores[::-1], coverage), _quantile(self.scores, coverage)
+        return np.array([min(lower, 0.0), max(upper, 0.0)])
 
 
 def folds(n: int, k: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
@@ -86,15 +99,17 @@ def folds(n: int, k: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
     return [np.sort(part) for part in np.array_split(rng.permutation(n), min(k, n))]
 
 
-def _difficulty(rows: Rows, size: NDArray[np.float64], rng: np.random.Generator) -> Regressor:
+def _difficulty(rows: Rows, size: Vector, rng: np.random.Generator) -> Regressor:
     return RandomForest(trees=40, columns=0.3, leaf=15).fit(rows, size, rng)
 
 
-def _quantile(scores: NDArray[np.float64], coverage: float) -> float:
-    n = len(scores)
-    rank = math.ceil((n + 1) * coverage)
+def _quantile(scores: Vector, coverage: float) -> float:
+    """What a new score exceeds with probability (1 - coverage) / 2."""
+    n, below = len(scores), (1 + coverage) / 2
+    rank = math.ceil((n + 1) * below - 1e-9)
     if rank <= n:
         return float(scores[rank - 1])
     # No finite interval is sure to cover so much: the largest error stands for its own probability.
     tail = NormalDist().inv_cdf
-    return float(scores[-1]) * tail((1 + coverage) / 2) / tail((1 + n / (n + 1)) / 2)
+    known = tail(max(n, 2) / (max(n, 2) + 1))
+    return float(scores[-1] + np.abs(scores).max() * max(tail(below) / known - 1, 0))

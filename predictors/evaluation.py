@@ -165,10 +165,10 @@ def _one(measured: Measured, kind: str, train: int, seed: int, coverage: float) 
     rows, y = measured.rows.take(held), measured.latency[held]
     start = time.perf_counter()
     predicted = fitted.predict(rows)
-    half = predicted * fitted.half_width(rows, coverage)
+    lower, upper = predicted * fitted.factors(rows, coverage).T
     predict_s = time.perf_counter() - start
-    inside = np.abs(y - predicted) <= half
-    width = (predicted + half - np.maximum(predicted - half, 0)) / y
+    inside = (y >= lower) & (y <= upper)
+    width = (upper - lower) / y
     return SeedResult(
         seed=seed,
         kind=fitted.chosen,

@@ -31,7 +31,7 @@ class Fitted:
     Attributes:
         kind, regressor: fitted on all rows.
         layout: of the rows (see `Rows.layout`).
-        conformal: relative half widths.
+        conformal: intervals.
         error: of the predictions for rows that were held out in cross-validation.
     """
 
@@ -61,11 +61,15 @@ class Fitted:
         blocks = [self.regressor.predict(own) for own in _chunks(rows)]
         return np.concatenate(blocks) if blocks else np.empty(0)
 
-    def half_width(self, rows: Rows, coverage: float) -> NDArray[np.float64]:
-        """(N,) half width of the interval as a share of the prediction; raises as `predict`."""
+    def factors(self, rows: Rows, coverage: float) -> NDArray[np.float64]:
+        """(N, 2) by which predictions are multiplied to get the ends of their intervals; raises as `predict`."""
         check_rows(rows, self.layout)
-        blocks = [self.conformal.half_width(own, coverage) for own in _chunks(rows)]
-        return np.concatenate(blocks) if blocks else np.empty(0)
+        blocks = [self.conformal.factors(own, coverage) for own in _chunks(rows)]
+        return np.concatenate(blocks) if blocks else np.empty((0, 2))
+
+    def half_width(self, rows: Rows, coverage: float) -> NDArray[np.float64]:
+        """(N,) half the distance of the interval's ends as a share of the prediction; raises as `predict`."""
+        return np.asarray(np.ptp(self.factors(rows, coverage), axis=1) / 2)
 
     def state(self) -> State:
         """Everything as JSON data and arrays."""

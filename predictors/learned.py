@@ -131,6 +131,10 @@ class LearnedPredictor(Predictor):
         rows = self.features.rows(self._checked(codes))
         return self.predict_codes(codes) * self.fitted.half_width(rows, coverage)
 
+    def ends(self, codes: np.ndarray, coverage: float) -> NDArray[np.float64]:
+        rows = self.features.rows(self._checked(codes))
+        return self.predict_codes(codes)[:, None] * self.fitted.factors(rows, coverage)
+
     @property
     def closed_form(self) -> bool:
         return self._all is not None

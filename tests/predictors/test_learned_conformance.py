@@ -46,7 +46,7 @@ def quickly(regressor: Regressor, space: SearchSpace, table: LutPredictor) -> Le
     features = SpaceFeatures.of(space)
     rows = features.rows(codes)
     predicted = regressor.fit(rows, y, rng).predict(rows)
-    conformal = Conformal(np.sort(np.abs(y / predicted - 1)))
+    conformal = Conformal(np.sort(np.log(y / predicted)))
     made = learned_type(regressor.kind)
     model = Fitted(regressor.kind, regressor, rows.layout, conformal, errors(predicted, y))
     return made(space, features, model, Training(codes, y))
