@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from ..base import PredictorError
 from ..conformal import folds
 from .base import Regressor, Rows, State, nested, part
-from .choice import Choice, Tried, best_of, chosen, exceeds
+from .choice import Choice, Tried, best_of, chosen
 from .cross_validation import held_out
 from .registry import DEFAULT_KIND, regressor_type
 
 Vector = NDArray[np.float64]
 CANDIDATES = ("lut", "linear", "gaussian-process", "stacked", "gbdt", "random-forest", "mlp")
 """From the simple ones to those that must be better to be worth it."""
-SCREENED_FROM, SCREENED_ON, JUDGED_BY = 60, 300, 1000
+TRIED_FROM, TRIED_ON, JUDGED_BY = 60, 300, 1000
 """Rows from which all are tried on half of the rows first; rows of these to fit on and to judge by, at most."""
 MARGIN, KEPT = 1.5, 4
-"""Times the best's error that is too much after the first trial; kinds that stay."""
+"""Times the best's error that is not made good by more rows; kinds that stay."""
 FOLDS = 5
-"""Of cross-validation, where rows are screened and a kind has no held-out predictions of its own."""
+"""Of cross-validation after a first trial, where a kind has no held-out predictions of its own."""
 PARTS = 10
 """In which the choice is repeated."""
 
@@ -31,9 +31,9 @@ PARTS = 10
 class Auto(Regressor):
     """One of several kinds: that with the smallest mean relative error for held-out rows, or a simpler one as good.
 
-    With 60 rows or more, all are fitted on half of them (300 at most) and judged by the others; those stay that are
-    among the best four and not clearly worse. These then predict every row without having seen it (see
-    `cross_validation`), and `choice.best_of` decides.
+    With 60 rows or more, all are fitted on half of them (300 at most) and judged by the others; the default stays, and
+    the best four, unless their error is half as much again as the best one's. These then predict every row without
+    having seen it (see `cross_validation`), and `choice.best_of` decides.
 
     The error of what won is too small, since it won. So the choice is made once more for each of ten parts of the rows,
     by the errors for the other parts only, and the part is predicted by what these chose: the selection is in the error
@@ -58,19 +58,19 @@ class Auto(Regressor):
 
     def fit(self, rows: Rows, y: Vector, rng: np.random.Generator) -> Self:
         seeds = dict(zip(self.candidates, rng.integers(2**63, size=len(self.candidates)).tolist(), strict=True))
-        tried = self._screened(rows, y, seeds, rng)
+        tried = self._first_trial(rows, y, seeds, rng)
+        most = FOLDS if len(y) >= TRIED_FROM else None
         found: dict[str, tuple[Regressor, Vector]] = {}
-        for kind in (kind for kind in self.candidates if kind not in tried):
-            most = FOLDS if len(y) >= SCREENED_FROM else None
+        for kind in _promising(tried):
             try:
                 found[kind] = held_out(regressor_type(kind), rows, y, np.random.default_rng(seeds[kind]), most=most)
             except PredictorError as error:
-                tried[kind] = Tried(kind, left_out=f"is left out: {error}")
+                tried[kind] = Tried(kind, failed=str(error))
         if not found:
-            raise PredictorError("; ".join(f"{t.kind} {t.left_out}" for t in tried.values()))
+            raise PredictorError("; ".join(f"{t.kind} cannot be fitted: {t.failed}" for t in tried.values()))
         errors = {kind: np.abs(out / y - 1) for kind, (_, out) in found.items()}
-        tried |= {kind: Tried.of(kind, own, len(y)) for kind, own in errors.items()}
-        self.choice = chosen(errors, DEFAULT_KIND, [tried[kind] for kind in self.candidates])
+        tried |= {kind: Tried.of(kind, own, len(y), tried[kind].first) for kind, own in errors.items()}
+        self.choice = chosen(errors, DEFAULT_KIND, list(tried.values()))
         self.chosen = found[self.choice.kind][0]
         self.held_out = np.empty(len(y))
         for own in folds(len(y), PARTS, rng):
@@ -97,27 +97,31 @@ class Auto(Regressor):
 
     # -- inside
 
-    def _screened(self, rows: Rows, y: Vector, seeds: Mapping[str, int], rng: np.random.Generator) -> dict[str, Tried]:
-        """The kinds that do badly on some of the rows, or cannot be fitted."""
-        if len(y) < SCREENED_FROM:
-            return {}
+    def _first_trial(
+        self, rows: Rows, y: Vector, seeds: Mapping[str, int], rng: np.random.Generator
+    ) -> dict[str, Tried]:
+        """How each candidate does on some of the rows; nothing is known of them where rows are few."""
+        if len(y) < TRIED_FROM:
+            return {kind: Tried(kind) for kind in self.candidates}
         order = rng.permutation(len(y))
-        some, others = order[: min(len(y) // 2, SCREENED_ON)], order[len(y) // 2 :][:JUDGED_BY]
-        errors: dict[str, Vector] = {}
-        left_out: dict[str, Tried] = {}
+        some, others = order[: min(len(y) // 2, TRIED_ON)], order[len(y) // 2 :][:JUDGED_BY]
+        found = {}
         for kind, seed in seeds.items():
             try:
                 fitted = regressor_type(kind)().fit(rows.take(some), y[some], np.random.default_rng(seed))
             except PredictorError as error:
-                left_out[kind] = Tried(kind, left_out=f"is left out: {error}")
+                found[kind] = Tried(kind, failed=str(error))
             else:
-                errors[kind] = np.abs(fitted.predict(rows.take(others)) / y[others] - 1)
-        ranked = sorted(errors, key=lambda kind: float(errors[kind].mean()))
-        for i, kind in enumerate(ranked):
-            own, best = errors[kind], errors[ranked[0]]
-            far = own.mean() > MARGIN * best.mean() and exceeds(own, best, 2) > 0
-            if kind != DEFAULT_KIND and (far or i >= KEPT):
-                text = f"is left out: MAPE {100 * own.mean():.3g} % with {len(some)} networks"
-                text += f" ({ranked[0]}: {100 * best.mean():.3g})"
-                left_out[kind] = Tried.of(kind, own, len(some), text)
-        return left_out
+                errors = np.abs(fitted.predict(rows.take(others)) / y[others] - 1)
+                found[kind] = Tried.of(kind, errors, len(some), float(100 * errors.mean()))
+        return found
+
+
+def _promising(tried: Mapping[str, Tried]) -> list[str]:
+    """The kinds that are worth fitting on all rows."""
+    first = {kind: t.first for kind, t in tried.items() if t.first is not None}
+    if not first:
+        return [kind for kind, t in tried.items() if not t.failed]
+    ranked = sorted(first, key=lambda kind: first[kind])
+    near = [kind for kind in ranked[:KEPT] if first[kind] <= MARGIN * first[ranked[0]]]
+    return [kind for kind in first if kind in near or kind == DEFAULT_KIND]

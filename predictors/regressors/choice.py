@@ -21,21 +21,23 @@ class Tried:
     Attributes:
         mape: of rows that were held out, percent; None where it could not be fitted.
         deviation: standard error of that, percent.
-        rows: fitted on, for that.
-        left_out: why it was not compared to the end; empty for those that were.
+        rows: fitted on, for that; fewer than there are where a first trial was enough.
+        first: MAPE in this trial, percent; None where there was none.
+        failed: why it could not be fitted; else empty.
     """
 
     kind: str
     mape: float | None = None
     deviation: float | None = None
     rows: int = 0
-    left_out: str = ""
+    first: float | None = None
+    failed: str = ""
 
     @classmethod
-    def of(cls, kind: str, errors: Vector, rows: int, left_out: str = "") -> Tried:
+    def of(cls, kind: str, errors: Vector, rows: int, first: float | None = None) -> Tried:
         """With the (N,) relative errors that it made."""
         deviation = float(100 * errors.std() / np.sqrt(len(errors)))
-        return cls(kind, float(100 * errors.mean()), deviation, rows, left_out)
+        return cls(kind, float(100 * errors.mean()), deviation, rows, first)
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,15 @@ class Choice:
 
     def text(self) -> str:
         """The reason, and how each of the others did."""
-        others = [t for t in self.tried if t.kind != self.kind]
-        to_the_end = ", ".join(f"{t.kind} {t.mape:.3g}" for t in others if not t.left_out)
-        early = [f"{t.kind} {t.left_out}" for t in others if t.left_out]
-        return "; ".join([self.reason, *([f"others, MAPE %: {to_the_end}"] if to_the_end else []), *early])
+        mine = next(t for t in self.tried if t.kind == self.kind)
+        others = [t for t in self.tried if t.mape is not None and t.kind != self.kind]
+        late, early = ([t for t in others if (t.rows == mine.rows) is same] for same in (True, False))
+        said = [self.reason]
+        if late:
+            said.append(f"others, MAPE %: {_listed(late)}")
+        if early:
+            said.append(f"after a trial with {early[0].rows} networks ({_first(mine)}): {_listed(early)}")
+        return "; ".join(said + [f"{t.kind} cannot be fitted: {t.failed}" for t in self.tried if t.failed])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -76,20 +83,16 @@ def best_of(errors: Mapping[str, Vector], default: str) -> str:
     simplest whose error is larger by no more than `SLACK`, since with few rows a standard error is a lot to give away.
     """
     best = min(errors, key=lambda kind: float(errors[kind].mean()))
-    alike = [kind for kind in errors if exceeds(errors[kind], errors[best], 1) <= 0]
+    alike = [kind for kind in errors if not _exceeds(errors[kind], errors[best])]
     reference = default if default in alike else best
     bound = (1 + SLACK) * errors[reference].mean()
     return next(kind for kind in alike if errors[kind].mean() <= bound)
 
 
-def exceeds(errors: Vector, smallest: Vector, times: float) -> float:
-    """By how much the mean of (N,) errors is larger than that of others for the same rows, beyond its standard error.
-
-    Args:
-        times: how many standard errors of the difference are taken off.
-    """
+def _exceeds(errors: Vector, smallest: Vector) -> bool:
+    """Whether the mean of (N,) errors is larger than that of others for the same rows by more than a standard error."""
     apart = errors - smallest
-    return float(apart.mean() - times * apart.std() / np.sqrt(len(apart)))
+    return bool(apart.mean() > apart.std() / np.sqrt(len(apart)))
 
 
 def chosen(errors: Mapping[str, Vector], default: str, tried: Sequence[Tried]) -> Choice:
@@ -102,3 +105,11 @@ def chosen(errors: Mapping[str, Vector], default: str, tried: Sequence[Tried]) -
         return Choice(kind, f"{said} is the smallest", tried)
     why = f"cannot be told from the smallest ({best}, {means[best]:.3g} %), and it is simpler"
     return Choice(kind, f"{said} {why}", tried)
+
+
+def _listed(tried: Sequence[Tried]) -> str:
+    return ", ".join(f"{t.kind} {t.mape:.3g}" for t in tried)
+
+
+def _first(tried: Tried) -> str:
+    return f"{tried.kind} {tried.first:.3g}"

@@ -128,8 +128,8 @@ def test_kinds_that_cannot_be_fitted_are_no_candidates(monkeypatch: pytest.Monke
     known(monkeypatch, {"lucky": Lucky, "never": Never})
     fitted = Auto(candidates=("never", "lucky")).fit(some_rows(n), additive(some_rows(n)), rng())
     assert fitted.choice.kind == "lucky"
-    assert "never is left out: the rows have no graphs" in fitted.choice.text()
-    with pytest.raises(PredictorError, match="never is left out: the rows have no graphs"):
+    assert "never cannot be fitted: the rows have no graphs" in fitted.choice.text()
+    with pytest.raises(PredictorError, match="never cannot be fitted: the rows have no graphs"):
         Auto(candidates=("never",)).fit(some_rows(n), additive(some_rows(n)), rng())
 
 
@@ -137,9 +137,10 @@ def test_the_default_is_tried_to_the_end(monkeypatch: pytest.MonkeyPatch) -> Non
     known(monkeypatch, {"linear": regressor_type("linear"), "stacked": Lucky, "other": Lucky})
     rows = some_rows(80)
     fitted = Auto(candidates=("linear", "stacked", "other")).fit(rows, additive(rows), rng())
-    left_out = {t.kind: t.left_out for t in fitted.choice.tried}
-    assert (left_out["linear"], left_out["stacked"]) == ("", "")
-    assert "with 40 networks (linear: " in left_out["other"]
+    assert {t.kind: t.rows for t in fitted.choice.tried} == {"linear": 80, "stacked": 80, "other": 40}
+    assert all(t.first is not None for t in fitted.choice.tried)
+    assert "others, MAPE %: stacked 8" in fitted.choice.text()
+    assert "; after a trial with 40 networks (linear 1." in fitted.choice.text()
 
 
 def test_it_is_no_candidate_itself() -> None:
@@ -179,10 +180,10 @@ def test_few_rows_are_no_reason_to_give_much_away() -> None:
 def test_a_choice_says_why() -> None:
     errors = dict(zip(("simple", "default"), differing(1.004, 1.0), strict=True))
     tried = [Tried.of(kind, own, 100) for kind, own in errors.items()]
-    found = chosen(errors, "default", [*tried, Tried("third", left_out="is left out: no graphs")])
+    found = chosen(errors, "default", [*tried, Tried("third", failed="no graphs")])
     assert found.kind == "simple"
     assert found.text() == (
         "simple is chosen: its MAPE on held-out networks, 100 %, cannot be told from the smallest (default, 100 %), "
-        "and it is simpler; others, MAPE %: default 100; third is left out: no graphs"
+        "and it is simpler; others, MAPE %: default 100; third cannot be fitted: no graphs"
     )
     assert Choice.from_dict(found.as_dict()).text() == found.text()
