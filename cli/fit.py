@@ -54,6 +54,7 @@ MANY = 50
         "hwnas fit --device cpu --space proxyless --networks 100 --table tables/cpu-proxyless.db --out p.npz",
         "hwnas fit --space nasbench201 --data measured.parquet --target lat_cpu --features op0,op1,op2,op3,op4,op5",
         "hwnas fit --space proxyless --table tables/cpu-proxyless.db",
+        "hwnas fit --space proxyless --space-arg width=0.75 --kind kernel --table tables/cpu-proxyless.db",
     )
 )
 def fit(
@@ -117,6 +118,11 @@ def fit(
     made = fitted_kind(kind)
     read = _frame_request(data, target, features, networks)
     asked = load_space(space, space_arguments)
+    if made.kind == "kernel" and table is not None and read is None and networks is None:
+        from .kernel import from_prices
+
+        path = out or Path("predictors") / f"{file_name(table.stem, asked.name, made.kind)}.npz"
+        return from_prices(output, table, asked, path, replace=force)
     measures = read is None and (networks is not None or table is None)
     settings = {"batch": batch, "threads": threads, "dtype": dtype, "gpu": gpu}
     on = _device(device, table, measures, {**settings, "serial": serial, "benchmark_binary": benchmark_binary})

@@ -15,6 +15,7 @@ GROUP = "hwnas.predictors"
 _BUILT_IN = {
     "lut": ".lut:LutPredictor",
     "flops": ".flops:FlopsPredictor",
+    "kernel-table": ".kernel_table:KernelTablePredictor",
 }
 _SQLITE = b"SQLite format 3\x00"
 
