@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Json, Output, Quiet, Space, SpaceArguments, UsageProblem, examples, keeping, load_space, new_app
+from .common import (
+    Json,
+    Output,
+    Quiet,
+    Space,
+    SpaceArguments,
+    UsageProblem,
+    examples,
+    keeping,
+    load_space,
+    new_app,
+    space_option,
+)
 from .measuring import (
     Agent,
     AgentPython,
@@ -24,7 +36,6 @@ from .measuring import (
     create_device,
     file_name,
     read_architectures,
-    space_option,
 )
 
 if TYPE_CHECKING:

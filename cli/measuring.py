@@ -130,16 +130,6 @@ def calibration_data(spec: str | None, space: SearchSpace, device: Device) -> Ca
     return load_calibration_data(spec, space)
 
 
-def space_option(space: str, arguments: Iterable[str] | None) -> str:
-    """How the user named the space, to be pasted into another command."""
-    import shlex
-
-    parts = [space]
-    for argument in arguments or ():
-        parts += ["--space-arg", argument]
-    return shlex.join(parts)
-
-
 def file_name(*parts: str) -> str:
     """A file name out of device, space and settings."""
     return "-".join(re.sub(r"[^\w.+=-]+", "_", part).strip("_.") for part in parts if part)

@@ -4,8 +4,19 @@ from typing import Annotated
 
 import typer
 
-from .common import Json, Output, Quiet, Space, SpaceArguments, UsageProblem, examples, load_space, new_app
-from .measuring import Architectures, MoreArchitectures, Predictor, read_architectures, space_option
+from .common import (
+    Json,
+    Output,
+    Quiet,
+    Space,
+    SpaceArguments,
+    UsageProblem,
+    examples,
+    load_space,
+    new_app,
+    space_option,
+)
+from .measuring import Architectures, MoreArchitectures, Predictor, read_architectures
 
 app = new_app()
 

@@ -13,7 +13,7 @@ from ..profiler.table import Provenance
 from ..spaces.architecture import Architecture
 from ..spaces.encoding import Codes, Encoding
 from .base import PredictorError
-from .network_timer import NetworkTimer, Taken
+from .network_timer import NetworkTimer
 
 BATCH = 32
 """Networks that the agent holds at a time."""
@@ -49,37 +49,67 @@ def draw(encoding: Encoding, n: int, seed: int) -> Codes:
 
 
 def collect(timer: NetworkTimer, codes: Codes, visits: int, progress: Progress | None = None) -> Collected:
-    """Measure networks batch by batch, each in a file of the timer's folder; finished ones are not measured again.
+    """Measure networks (see `Collection`)."""
+    collection = Collection(timer, visits, len(codes), progress)
+    collection.measure(codes)
+    return collection.collected()
+
+
+class Collection:
+    """Networks measured batch by batch, each in a file of the timer's folder; finished ones are not measured again.
 
     Batches have in common the full speed of the reference in the first one (see `NetworkTimer.measure`).
 
     Args:
-        timer: open.
-
-    Raises:
-        PredictorError: none of them could be measured.
+        timer: open. visits: to each network.
+        total: networks that are to be measured at most, for the progress.
+        name: of the files.
     """
-    progress = progress or Silent()
-    found: dict[str, float] = {}
-    rows: dict[str, np.ndarray] = {}
-    failed: list[tuple[Architecture, str]] = []
-    for i, start in enumerate(range(0, len(codes), BATCH)):
-        progress.step("all networks", start, len(codes))
-        taken = _batch(timer, codes[start : start + BATCH], i, visits)
-        found |= {key: one.value for key, one in timer.at_one_speed(taken).items()}
-        rows |= taken.networks.codes
-        failed += taken.failed
-    progress.step("all networks", len(codes), len(codes))
-    if not found:
-        raise PredictorError(f"none of the networks could be measured: {failed[0][1] if failed else 'there is none'}")
-    kept = np.stack([rows[key] for key in found]).astype(np.int16)
-    return Collected(kept, np.array(list(found.values())), failed, timer.provenance(visits))
 
+    def __init__(
+        self,
+        timer: NetworkTimer,
+        visits: int,
+        total: int,
+        progress: Progress | None = None,
+        *,
+        name: str = "networks",
+    ) -> None:
+        self.timer, self.visits, self.total, self.name = timer, visits, total, name
+        self._progress = progress or Silent()
+        self._asked = self._batches = 0
+        self._rows: list[np.ndarray] = []
+        self._latency: list[float] = []
+        self._failed: list[tuple[Architecture, str]] = []
 
-def _batch(timer: NetworkTimer, codes: Codes, number: int, visits: int) -> Taken:
-    networks = timer.networks()
-    networks.add(codes, "training")
-    timer.choose_route(next(iter(networks.architectures.values())))
-    wanted = {"networks": sorted(networks.codes)}
-    file = f"networks-{number:03d}.db"
-    return timer.finished(networks, file, wanted, visits) or timer.take(networks, file, wanted, visits)
+    def __len__(self) -> int:
+        """Networks that were asked for."""
+        return self._asked
+
+    def measure(self, codes: Codes) -> None:
+        """Measure more networks."""
+        for start in range(0, len(codes), BATCH):
+            self._progress.step("all networks", self._asked, self.total)
+            self._batch(codes[start : start + BATCH])
+        self._progress.step("all networks", self._asked, self.total)
+
+    def collected(self) -> Collected:
+        """All that were measured; raises PredictorError if none could be."""
+        if not self._rows:
+            reason = self._failed[0][1] if self._failed else "there is none"
+            raise PredictorError(f"none of the networks could be measured: {reason}")
+        codes = np.stack(self._rows).astype(np.int16)
+        return Collected(codes, np.array(self._latency), list(self._failed), self.timer.provenance(self.visits))
+
+    def _batch(self, codes: Codes) -> None:
+        timer, networks = self.timer, self.timer.networks()
+        networks.add(codes, "training")
+        timer.choose_route(next(iter(networks.architectures.values())))
+        wanted, file = {"networks": sorted(networks.codes)}, f"{self.name}-{self._batches:03d}.db"
+        taken = timer.finished(networks, file, wanted, self.visits) or timer.take(networks, file, wanted, self.visits)
+        for key, one in timer.at_one_speed(taken).items():
+            self._rows.append(networks.codes[key])
+            self._latency.append(one.value)
+        self._failed += taken.failed
+        self._asked += len(codes)
+        self._batches += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +14,17 @@ import numpy as np
 from ..devices.base import Device
 from ..errors import HwnasError
 from ..profiler.calibration import refit_factor
-from ..profiler.calibration_data import CalibrationData
 from ..profiler.designs import held_out
 from ..profiler.metrics import bootstrap, errors
 from ..profiler.progress import Progress, Silent
-from ..profiler.protocol import MeasuringProtocol, Timed, full_speed, network_values, repeatability, wall_percentiles
+from ..profiler.protocol import Timed, full_speed, network_values, repeatability, wall_percentiles
 from ..spaces.architecture import Architecture
 from .agreement import check_device
 from .base import Predictor
 from .comparison import ComparedNetwork, Comparison
 from .extremes import all_skip
-from .network_timer import VISITS, NetworkTimer, Taken, check_visits, spread_networks
+from .network_timer import Taken, spread_networks
+from .timing_request import TimingRequest
 
 CALIBRATION_NETWORKS = 16
 """So many of the table's networks are measured again, spread evenly over its latencies."""
@@ -33,15 +33,12 @@ DRIFT = 10.0
 
 
 @dataclass(frozen=True)
-class CompareRequest:
-    """What to compare.
+class CompareRequest(TimingRequest):
+    """What to compare, and how to measure it.
 
     Attributes:
         out: folder for the results and the raw measurements; an unfinished run is resumed from there.
         n: networks drawn uniformly. architectures: these instead, where given.
-        visits: of each network, spread over the whole run.
-        agent, agent_python: where the measuring process runs (see `Device.open`).
-        calibration: by which int8 networks are calibrated; None: by random numbers.
     """
 
     predictor: Predictor
@@ -49,17 +46,11 @@ class CompareRequest:
     out: Path
     n: int = 20
     architectures: Sequence[Architecture] = ()
-    seed: int = 0
-    visits: int = VISITS
-    agent: str | None = None
-    agent_python: str | None = None
-    protocol: MeasuringProtocol = field(default_factory=MeasuringProtocol)
-    calibration: CalibrationData | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.n <= 10_000:
             raise HwnasError(f"the number of networks must be from 1 to 10000, not {self.n}")
-        check_visits(self.visits)
         if not 0 <= self.seed < 2**63:
             raise HwnasError(f"the seed must be a whole number from 0 on, not {self.seed}")
 
@@ -85,18 +76,7 @@ class _Compare:
         self.origin = self.predictor.origin
         self.doubts: list[str] = []
         check_device(self.predictor, self.device)
-        self.timer = NetworkTimer(
-            self.space,
-            self.device,
-            request.out,
-            origin=self.origin,
-            agent=request.agent,
-            agent_python=request.agent_python,
-            protocol=request.protocol,
-            seed=request.seed,
-            progress=progress,
-            calibration=request.calibration,
-        )
+        self.timer = request.timer(self.space, self.device, request.out, origin=self.origin, progress=progress)
         self.networks = self.timer.networks()
         self.then = spread_networks(self.origin, CALIBRATION_NETWORKS)
         """Networks to measure again -> their latency then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from ..profiler.additive import AdditiveModel
 from ..profiler.metrics import Errors
-from ..profiler.progress import Progress
+from ..profiler.progress import Progress, Silent
 from ..spaces.space import SearchSpace
+from .active import RULE, Round, check_until, curve_of, looks
 from .base import MissingMeasurements, PredictorError, check_new
 from .files import PredictorFile
 from .kinds import learned_type
@@ -21,8 +22,8 @@ from .learned import LearnedPredictor
 from .learning_curve import LearningCurve, learning_curve
 from .lut import LutPredictor
 from .registry import predictor_type
-from .regressors.registry import DEFAULT_KIND, regressor_kinds
-from .sources import Source
+from .regressors.registry import DEFAULT_KIND, regressor_kinds, regressor_type
+from .sources import Source, Supply
 
 COVERAGE = 0.9
 
@@ -36,6 +37,7 @@ class FitResult:
         error: in cross-validation. width: median width of its 90 % intervals on the training networks, percent.
         curve: how the error depends on the number of networks.
         notes, doubts: sentences for the user.
+        rounds: of measuring until the error is small; `reached`: whether it is. None where it was not asked for.
     """
 
     predictor: LearnedPredictor
@@ -46,13 +48,17 @@ class FitResult:
     notes: Sequence[str]
     doubts: Sequence[str]
     seconds: float
+    rounds: Sequence[Round] | None = None
+    reached: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; the statistics of cross-validation stand at the top."""
         training, n = self.predictor.training, len(self.predictor.training.latency)
+        choice = self.predictor.fitted.choice
         return {
             "predictor": str(self.path),
             "kind": self.predictor.kind,
+            "choice": choice and choice.as_dict(),
             "unit": self.predictor.unit,
             **self.error.as_dict(),
             "width": self.width,
@@ -64,7 +70,13 @@ class FitResult:
             "notes": list(self.notes),
             "doubts": list(self.doubts),
             "seconds": self.seconds,
+            **self._active(),
         }
+
+    def _active(self) -> dict[str, Any]:
+        if self.rounds is None:
+            return {}
+        return {"rounds": [one.as_dict() for one in self.rounds], "reached": self.reached, "rule": RULE}
 
 
 def fitted_kind(kind: str | None) -> type[LearnedPredictor]:
@@ -79,32 +91,81 @@ def fitted_kind(kind: str | None) -> type[LearnedPredictor]:
     return made
 
 
-def fit(
-    space: SearchSpace,
-    source: Source,
-    out: Path,
-    *,
-    kind: str | None = None,
-    table: Path | None = None,
-    seed: int = 0,
-    replace: bool = False,
-    progress: Progress | None = None,
-) -> FitResult:
-    """Fit a predictor, judge it by cross-validation, and write it.
+@dataclass(frozen=True)
+class FitRequest:
+    """What to fit.
 
-    Args:
+    Attributes:
+        out: file for the predictor. replace: an earlier predictor in it.
+        kind: None: the default.
         table: a latency table whose predictions become a feature, if it covers the space.
         seed: of folds and fits.
-        replace: an earlier predictor in the file.
+    """
+
+    space: SearchSpace
+    out: Path
+    kind: str | None = None
+    table: Path | None = None
+    seed: int = 0
+    replace: bool = False
+
+
+def fit(request: FitRequest, source: Source, progress: Progress | None = None) -> FitResult:
+    """Fit a predictor, judge it by cross-validation, and write it.
 
     Raises:
         HwnasError: too few networks, or data that cannot be fitted on.
     """
     start = time.monotonic()
-    rng = np.random.default_rng(seed)
-    sums, note = _table_sums(table, space)
-    predictor = fitted_kind(kind).fit_codes(
-        space,
+    sums, note = _table_sums(request.table, request.space)
+    rng = np.random.default_rng(request.seed)
+    predictor = _fitted(request, source, sums, rng, progress)
+    training, fitted = predictor.training, predictor.fitted
+    rows = predictor.features.rows(training.codes)
+    curve = learning_curve(fitted.chosen, rows, training.latency, fitted.error.mape, rng, progress)
+    return _written(request, source, predictor, curve, note, start)
+
+
+def fit_until(request: FitRequest, supply: Supply, mape: float, progress: Progress | None = None) -> FitResult:
+    """Measure and fit until the error is small or all that can be had is measured; write the last predictor.
+
+    Every fit follows from the seed and the measurements alone, so that a run that was interrupted takes the same
+    course when it is begun again.
+
+    Args:
+        supply: of networks, every other of them a random one.
+        mape: percent, to be reached by these (see `active.RULE`).
+
+    Raises:
+        HwnasError: too few networks, or data that cannot be fitted on.
+    """
+    start, progress = time.monotonic(), progress or Silent()
+    check_until(mape, supply.n)
+    sums, note = _table_sums(request.table, request.space)
+    rounds: list[Round] = []
+    for n in looks(supply.n):
+        source = supply.take(n)
+        predictor = _fitted(request, source, sums, np.random.default_rng(request.seed), progress)
+        rounds.append(Round.of(n, predictor.fitted.error))
+        text = f"MAPE {rounds[-1].mape:.3g} +- {rounds[-1].mape_se:.2g} % of {mape:g} % after {n} networks"
+        progress.step(text, n, supply.n)
+        if rounds[-1].reaches(mape):
+            break
+    result = _written(request, source, predictor, curve_of(rounds), note, start)
+    reached = rounds[-1].reaches(mape)
+    doubts = [*result.doubts, *([] if reached else [_missed(rounds[-1], mape)])]
+    return replace(result, rounds=rounds, reached=reached, doubts=doubts)
+
+
+def _fitted(
+    request: FitRequest,
+    source: Source,
+    sums: AdditiveModel | None,
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> LearnedPredictor:
+    return fitted_kind(request.kind).fit_codes(
+        request.space,
         source.codes,
         source.latency,
         rng=rng,
@@ -112,26 +173,43 @@ def fit(
         table=sums,
         source=source.text,
         provenance=source.provenance,
+        judges=source.judges,
         progress=progress,
     )
-    training = predictor.training
-    rows = predictor.features.rows(training.codes)
-    error = predictor.fitted.error
-    curve = learning_curve(predictor.fitted.kind, rows, training.latency, error.mape, rng, progress)
-    if replace:
-        check_free(out, replace)
-        out.unlink(missing_ok=True)
-    predictor.save(out)
+
+
+def _written(
+    request: FitRequest,
+    source: Source,
+    predictor: LearnedPredictor,
+    curve: LearningCurve,
+    notes: Sequence[str],
+    start: float,
+) -> FitResult:
+    if request.replace:
+        check_free(request.out, request.replace)
+        request.out.unlink(missing_ok=True)
+    predictor.save(request.out)
+    training, fitted = predictor.training, predictor.fitted
+    half = fitted.half_width(predictor.features.rows(training.codes), COVERAGE)
+    said = [*source.notes, *notes, *_repeated(training.repeated), *([fitted.choice.text()] if fitted.choice else [])]
     return FitResult(
         predictor=predictor,
-        path=out,
-        error=error,
-        width=float(200 * np.median(predictor.fitted.half_width(rows, COVERAGE))),
+        path=request.out,
+        error=fitted.error,
+        width=float(200 * np.median(half)),
         curve=curve,
-        notes=[*source.notes, *note, *_repeated(training.repeated)],
+        notes=said,
         doubts=list(source.doubts),
         seconds=time.monotonic() - start,
     )
+
+
+def check_number(kind: str, n: int) -> None:
+    """Raise PredictorError for fewer networks than the kind can be fitted on, before they are measured."""
+    least = regressor_type(kind).min_rows
+    if n < least:
+        raise PredictorError(f"a predictor of kind {kind!r} needs at least {least} measured networks, not {n}")
 
 
 def check_free(path: Path, replace: bool) -> None:
@@ -150,6 +228,13 @@ def _table_sums(path: Path | None, space: SearchSpace) -> tuple[AdditiveModel | 
         return LutPredictor.load(path, space).model, []
     except MissingMeasurements as error:
         return None, [f"{path} is no feature of the predictor: it lacks {len(error.keys)} operators of the space"]
+
+
+def _missed(last: Round, mape: float) -> str:
+    return (
+        f"MAPE {mape:g} % is not reached: it is {last.mape:.3g} +- {last.mape_se:.2g} % after {last.networks} "
+        "networks, judged by the random ones among them; a larger --networks goes on from there"
+    )
 
 
 def _repeated(n: int) -> list[str]:

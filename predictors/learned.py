@@ -104,6 +104,7 @@ class LearnedPredictor(Predictor):
         table: AdditiveModel | None = None,
         source: str = "",
         provenance: Provenance | None = None,
+        judges: NDArray[np.bool_] | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """As `fit`, of (N, decisions) codes.
@@ -111,6 +112,7 @@ class LearnedPredictor(Predictor):
         Args:
             table: a latency table's sums for the space, which become a feature.
             source, provenance: see `Training`.
+            judges: (N,) networks from which error and intervals are taken; None: from all.
         """
         if len(codes) != len(latency):
             raise PredictorError(f"{len(codes)} architectures do not have {len(latency)} latencies")
@@ -119,7 +121,9 @@ class LearnedPredictor(Predictor):
         training = Training(codes[first], middle, source, provenance, len(codes) - len(first))
         features = SpaceFeatures.of(space, table)
         rows = features.rows(training.codes)
-        return cls(space, features, fit_regressor(cls.kind, rows, middle, rng, progress=progress), training, unit=unit)
+        judges = None if judges is None else judges[first]
+        fitted = fit_regressor(cls.kind, rows, middle, rng, judges=judges, progress=progress)
+        return cls(space, features, fitted, training, unit=unit)
 
     # -- prediction
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..devices.base import Device
-from ..profiler.calibration_data import CalibrationData
 from ..profiler.progress import Progress
-from ..profiler.protocol import MeasuringProtocol
 from ..profiler.table import LatencyTable, Provenance
+from ..profiler.table_provenance import provenance_of
 from ..spaces.architecture import Architecture, ArchitectureError
 from ..spaces.encoding import Codes
 from ..spaces.space import SearchSpace
+from .active import is_random, measuring_order, needed
 from .base import PredictorError
-from .collection import collect, draw
+from .collection import Collected, Collection, collect, draw
+from .features import SpaceFeatures
 from .frames import FrameRequest, read_measured
-from .network_timer import NetworkTimer, check_visits
+from .timing_request import TimingRequest
 
 MOST = 100_000
 
@@ -34,6 +36,7 @@ class Source:
         text: where they come from, for people.
         provenance: of the measurements; None where it is not known.
         notes: what a user should know. doubts: what casts doubt on the result.
+        judges: (N,) the networks by which a predictor is judged, a uniform draw; None: all are.
     """
 
     codes: Codes
@@ -43,34 +46,40 @@ class Source:
     provenance: Provenance | None = None
     notes: Sequence[str] = ()
     doubts: Sequence[str] = ()
+    judges: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Supply:
+    """Networks that are measured as far as they are asked for, in the order of `active.measuring_order`.
+
+    Attributes:
+        n: how many can be had. take: gives the first so many; each time more.
+    """
+
+    n: int
+    take: Callable[[int], Source]
 
 
 @dataclass(frozen=True)
-class MeasureRequest:
+class MeasureRequest(TimingRequest):
     """Which networks to measure, and how.
 
     Attributes:
         folder: for the raw samples; an unfinished run goes on from there.
-        n: networks, drawn uniformly by `seed`.
-        visits: to each network.
-        agent, agent_python: where the measuring process runs (see `Device.open`).
+        n: networks, drawn uniformly by `seed`; of a supply, at most.
     """
 
     device: Device
     space: SearchSpace
     folder: Path
     n: int
-    visits: int = 12
-    seed: int = 0
-    agent: str | None = None
-    agent_python: str | None = None
-    calibration: CalibrationData | None = None
-    protocol: MeasuringProtocol = field(default_factory=MeasuringProtocol)
+    visits: int = field(default=12, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.n <= MOST:
             raise PredictorError(f"the number of networks must be from 1 to {MOST}, not {self.n}")
-        check_visits(self.visits)
 
 
 def from_device(request: MeasureRequest, progress: Progress | None = None) -> Source:
@@ -80,20 +89,36 @@ def from_device(request: MeasureRequest, progress: Progress | None = None) -> So
         HwnasError: the device cannot be used, or none of the networks could be measured.
     """
     codes = draw(request.space.encoding, request.n, request.seed)
-    timer = NetworkTimer(
-        request.space,
-        request.device,
-        request.folder,
-        agent=request.agent,
-        agent_python=request.agent_python,
-        protocol=request.protocol,
-        seed=request.seed,
-        progress=progress,
-        calibration=request.calibration,
-    )
-    with timer:
-        found = collect(timer, codes, request.visits, progress)
-    few = f"the space has no more than {len(codes)} networks" if len(codes) < request.n else ""
+    with request.timer(request.space, request.device, request.folder, progress=progress) as timer:
+        return _measured(request, collect(timer, codes, request.visits, progress), len(codes))
+
+
+@contextmanager
+def supply_of_device(request: MeasureRequest, progress: Progress | None = None) -> Iterator[Supply]:
+    """Networks that are measured while this is open.
+
+    Raises:
+        HwnasError: here the device cannot be used; when networks are asked for, none of them could be measured.
+    """
+    drawn = draw(request.space.encoding, needed(request.n), request.seed)
+    n = min(request.n, len(drawn))
+    codes = drawn[measuring_order(SpaceFeatures.of(request.space).rows(drawn), n)]
+    random = {tuple(row) for row in codes[is_random(n)].tolist()}
+    with request.timer(request.space, request.device, request.folder, progress=progress) as timer:
+        collection = Collection(timer, request.visits, n, progress, name="active")
+
+        def take(m: int) -> Source:
+            collection.measure(codes[len(collection) : m])
+            found = collection.collected()
+            judges = np.array([tuple(row) in random for row in found.codes.tolist()])
+            return replace(_measured(request, found, n), judges=judges)
+
+        yield Supply(n, take)
+
+
+def _measured(request: MeasureRequest, found: Collected, n: int) -> Source:
+    """Args: n: networks that there were to measure."""
+    few = f"the space has no more than {n} networks" if n < request.n else ""
     return Source(
         found.codes,
         found.latency,
@@ -138,16 +163,21 @@ def from_frame(request: FrameRequest, space: SearchSpace, device: Device | None 
     """
     measured = read_measured(request, space)
     assert measured.codes is not None
-    about = None
-    if device is not None:
-        about = Provenance(
-            device=device.name,
-            unit="MMACs" if device.unit == "MMACs" else "ms",
-            settings=device.settings.as_dict(),
-            space=space.name,
-            space_arguments=space.arguments,
-            fingerprint=space.fingerprint,
-        )
+    about = None if device is None else provenance_of(device, space, "", {})
     text = f"{len(measured.latency)} rows of column {request.target} of {request.data}"
     unit = about.unit if about else "ms"
     return Source(measured.codes, measured.latency, unit, text, about, notes=tuple(measured.notes()))
+
+
+def supply_of(source: Source, space: SearchSpace, n: int, seed: int = 0) -> Supply:
+    """The same networks as if they had yet to be measured, n at most."""
+    found = np.random.default_rng(seed).permutation(len(source.latency))[: needed(n)]
+    n = min(n, len(found))
+    order = found[measuring_order(SpaceFeatures.of(space).rows(source.codes[found]), n)]
+
+    def take(m: int) -> Source:
+        own = order[:m]
+        text = f"{m} of {source.text}"
+        return replace(source, codes=source.codes[own], latency=source.latency[own], text=text, judges=is_random(m))
+
+    return Supply(n, take)
