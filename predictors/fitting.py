@@ -18,7 +18,7 @@ from .regressors.base import Regressor, Rows, State, nested, part
 from .regressors.choice import Choice
 from .regressors.cross_validation import held_out
 from .regressors.registry import regressor_type
-from .threads import one_thread
+from .threads import one_thread, shared_out
 
 CHUNK = 8192
 """Rows predicted at a time."""
@@ -58,13 +58,13 @@ class Fitted:
             PredictorError: rows with other columns or categories than those it was fitted on.
         """
         check_rows(rows, self.layout)
-        blocks = [self.regressor.predict(own) for own in _chunks(rows)]
+        blocks = shared_out(self.regressor.predict, _chunks(rows))
         return np.concatenate(blocks) if blocks else np.empty(0)
 
     def factors(self, rows: Rows, coverage: float) -> NDArray[np.float64]:
         """(N, 2) by which predictions are multiplied to get the ends of their intervals; raises as `predict`."""
         check_rows(rows, self.layout)
-        blocks = [self.conformal.factors(own, coverage) for own in _chunks(rows)]
+        blocks = shared_out(lambda own: self.conformal.factors(own, coverage), _chunks(rows))
         return np.concatenate(blocks) if blocks else np.empty((0, 2))
 
     def half_width(self, rows: Rows, coverage: float) -> NDArray[np.float64]:

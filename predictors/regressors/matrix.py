@@ -15,16 +15,18 @@ Matrix = NDArray[np.float64]
 
 def one_hot(rows: Rows) -> Matrix:
     """(N, sum of sizes) 1 where a row has the category; a column that it has none in is all 0."""
-    hot = np.zeros((len(rows), sum(rows.sizes)))
-    offsets = np.cumsum([0, *rows.sizes[:-1]])
-    at, column = np.nonzero(rows.choices >= 0)
-    hot[at, rows.choices[at, column] + offsets[column]] = 1
-    return hot
+    starts = np.cumsum([0, *rows.sizes])
+    width = int(starts[-1])
+    hot = np.zeros((len(rows), width + 1))  # the last column takes the rows that have no category
+    places = np.where(rows.choices < 0, width, rows.choices + starts[:-1]) + np.arange(len(rows))[:, None] * (width + 1)
+    hot.ravel()[places] = 1
+    return hot[:, :width]
 
 
 def tree_matrix(rows: Rows) -> NDArray[np.float32]:
     """(N, columns) for learners by thresholds: category numbers, the same one-hot, then the numeric columns."""
-    return np.concatenate([rows.choices, one_hot(rows), rows.numeric], axis=1).astype(np.float32)
+    parts = [rows.choices, one_hot(rows), rows.numeric]
+    return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
 
 
 @dataclass(frozen=True, eq=False)
