@@ -159,7 +159,7 @@ def _ways(found: Found) -> dict[str, float | None]:
     tried = found.result.get("methods")
     ways: dict[str, float | None] = {}
     for way in tried if isinstance(tried, list) else ():
-        fitted = ["factor", *(["extra"] if way["extra"] else []), *(["each operator"] if way["corrections"] else [])]
+        fitted = ["factor", *(["extra"] if way["extra"] else []), *(["each operator"] if way["each"] else [])]
         ways[f"held-out MAPE with {', '.join(fitted)}"] = (way["error"] or {}).get("mape")
     return ways
 

@@ -50,6 +50,13 @@ BenchmarkBinary = Annotated[
     ),
 ]
 Gpu = Annotated[bool | None, typer.Option("--gpu", help="Of android: the phone's GPU runs the models.")]
+GpuIndex = Annotated[
+    int | None, typer.Option("--gpu-index", metavar="N", help="Of gpu: which one, as CUDA numbers them; default 0.")
+]
+Eager = Annotated[
+    bool | None,
+    typer.Option("--eager", help="Of gpu: operators are launched one by one, instead of as one CUDA graph."),
+]
 Predictor = Annotated[
     str, typer.Option("--predictor", metavar="P", help="A latency table, another predictor's file, or `flops`.")
 ]
@@ -90,8 +97,10 @@ def create_device(
     threads: int | None = None,
     dtype: str | None = None,
     gpu: bool | None = None,
+    eager: bool | None = None,
     serial: str | None = None,
     benchmark_binary: str | None = None,
+    gpu_index: int | None = None,
 ) -> Device:
     """The device that the options name.
 
@@ -101,7 +110,7 @@ def create_device(
     """
     from ..devices.registry import SAFE_SETTINGS, create
 
-    given: dict[str, Any] = {"batch": batch, "threads": threads, "dtype": dtype, "gpu": gpu}
+    given: dict[str, Any] = {"batch": batch, "threads": threads, "dtype": dtype, "gpu": gpu, "eager": eager}
     if made_for is not None:
         device, settings = made_for
         name = name or device
@@ -110,7 +119,8 @@ def create_device(
             given = known | {key: value for key, value in given.items() if value is not None}
     if name is None:
         raise UsageProblem("--device is missing: this predictor is tied to none")
-    return create(name, connection={"serial": serial, "benchmark_binary": benchmark_binary}, **given)
+    connection = {"serial": serial, "benchmark_binary": benchmark_binary, "gpu_index": gpu_index}
+    return create(name, connection=connection, **given)
 
 
 def calibration_data(spec: str | None, space: SearchSpace, device: Device) -> CalibrationData | None:

@@ -13,7 +13,9 @@ from .measuring import (
     BenchmarkBinary,
     CalibrationSource,
     Dtype,
+    Eager,
     Gpu,
+    GpuIndex,
     Serial,
     Threads,
     calibration_data,
@@ -56,6 +58,8 @@ def profile(
     threads: Threads = None,
     dtype: Dtype = None,
     gpu: Gpu = None,
+    gpu_index: GpuIndex = None,
+    eager: Eager = None,
     calibration: CalibrationSource = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
@@ -84,6 +88,8 @@ def profile(
         threads=threads,
         dtype=dtype,
         gpu=gpu,
+        gpu_index=gpu_index,
+        eager=eager,
         serial=serial,
         benchmark_binary=benchmark_binary,
     )
@@ -124,7 +130,8 @@ def _fitted(calibration: "Calibration") -> str:
     """Which parameters networks were used for."""
     parts = ["factor"]
     parts += ["extra"] if abs(calibration.extra) > 1e-6 * max(abs(calibration.residual), 1e-9) else []
-    parts += ["each operator"] if calibration.corrections else []
+    parts += ["cold weights"] if calibration.corrections else []
+    parts += ["each operator"] if calibration.each else []
     return ", ".join(parts)
 
 
@@ -134,7 +141,7 @@ def unusual(device: "Device", arguments: list[str] | None) -> list[str]:
     parts = [] if settings.batch == 1 else [f"b{settings.batch}"]
     parts += [] if settings.threads == 1 else [f"t{settings.threads}"]
     parts += [] if settings.dtype == "fp32" else [settings.dtype]
-    parts += ["gpu"] if getattr(settings, "gpu", False) else []
+    parts += [name for name in ("gpu", "eager") if getattr(settings, name, False)]
     return [*parts, *(arguments or [])]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from .base import Device, DeviceError, Unavailable
+from .base import Device, DeviceError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -21,13 +21,13 @@ _BUILT_IN = {
     "flops": "hwnas.devices.flops:Flops",
     "mobile": "hwnas.devices.litert:Litert",
     "android": "hwnas.devices.android.device:Android",
+    "gpu": "hwnas.devices.cuda.device:Gpu",
     "simulated": "hwnas.testing.simulated:Simulated",
+    "torch_cpu": "hwnas.testing.torch_cpu:TorchCpu",
 }
-_FOR_TESTING = ("simulated",)
-SAFE_SETTINGS = ("batch", "threads", "dtype", "optimization", "gpu")
+_FOR_TESTING = ("simulated", "torch_cpu")
+SAFE_SETTINGS = ("batch", "threads", "dtype", "optimization", "gpu", "eager")
 """What may be taken from a predictor's file, which may come from a stranger."""
-_PLANNED = {"gpu": "pt2"}
-_NOT_YET = Unavailable("not in this version of hwnas", "use cpu or flops, or a package that adds it")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DeviceStatus:
 
 def device_names(*, testing: bool = False) -> tuple[str, ...]:
     """All known names, usable here or not; with ``testing`` also those that exist for tests."""
-    names = [*_BUILT_IN, *_PLANNED, *_plugins()]
+    names = [*_BUILT_IN, *_plugins()]
     return tuple(dict.fromkeys(name for name in names if testing or name not in _FOR_TESTING))
 
 
@@ -55,7 +55,7 @@ def create(name: str, *, connection: Mapping[str, Any] | None = None, **settings
         connection: how the device is reached, such as a serial number: names from its `connections`.
 
     Raises:
-        DeviceError: an unknown name, a device that is not in this version or fails to import, or settings or
+        DeviceError: an unknown name, a device that fails to import, or settings or
             connections that it does not have.
     """
     given = {key: value for key, value in settings.items() if value is not None}
@@ -78,8 +78,6 @@ def status() -> list[DeviceStatus]:
 
 
 def _status(name: str) -> DeviceStatus:
-    if name in _PLANNED and name not in _plugins():
-        return DeviceStatus(name, "ms", _PLANNED[name], False, _NOT_YET.reason, _NOT_YET.mend)
     try:
         device_type = _find(name)
         missing = device_type.unavailable()
@@ -98,8 +96,6 @@ def _find(name: str) -> type[Device]:
     plugin = _plugins().get(name)
     if plugin is not None:
         return _load(plugin)
-    if name in _PLANNED:
-        raise DeviceError(f"device {name!r} is {_NOT_YET.reason}; {_NOT_YET.mend}")
     raise DeviceError(f"there is no device {name!r}; there are: {', '.join(device_names())}")
 
 

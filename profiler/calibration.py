@@ -46,6 +46,7 @@ class Calibration:
         glue: what each kind of glue between modules costs, before the factor (see `spaces.glue`).
         corrections: factor of single workloads, by key, with what their cold weights cost; 1 where none is given.
         error: on networks that took no part in the fit.
+        each: whether operators were corrected one by one, not only for their weights.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Calibration:
     corrections: Mapping[str, float] = field(default_factory=dict)
     residual: float = 0.0
     error: Errors | None = None
+    each: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -73,8 +75,8 @@ class Calibration:
                 raise HwnasError(f"the calibration's {name} are not all finite numbers: {part!r:.200}")
         if numbers["factor"] <= 0:
             raise HwnasError(f"the calibration's factor is {numbers['factor']!r}, it must be positive")
-        live = bool(data.get("live", False))
-        return cls(str(data.get("method", "")), live=live, glue=glue, corrections=corrections, **numbers)
+        live, each = bool(data.get("live", False)), bool(data.get("each", False))
+        return cls(str(data.get("method", "")), live=live, glue=glue, corrections=corrections, each=each, **numbers)
 
     def corrected(self, values: Mapping[str, float]) -> dict[str, float]:
         """Table values as they count inside a network, before the factor, and what glue costs."""
@@ -239,12 +241,12 @@ def _ways(
                 missing = error
                 continue
             covered = True
-            start = Calibration(method, 1.0, 0.0, live)
             own = counts * np.array([*(table.get(key, 0.0) for key in keys), *([1.0] * len(GLUE))])
             weights = _weights(description, counts) * np.array([table.get(key, 0.0) > 0 for key in keys])
             cold = counts[:, : len(keys)] @ weights
             for extra, corrects in [(True, False)] if exact else itertools.product((False, True), (False, True)):
                 columns, widths = _design(own, cold, measured, extra=extra, corrects=corrects, exact=exact)
+                start = Calibration(method, 1.0, 0.0, live, each=corrects)
                 yield _Way(start, table, keys, weights, needed, columns, widths)
     if missing is not None and not covered:
         raise missing

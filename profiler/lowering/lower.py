@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ...spaces.tracer import Graph
 
-EXPORTERS = {"onnx": "torch.onnx", "tflite": "litert-torch", "ops": ""}
+EXPORTERS = {"onnx": "torch.onnx", "tflite": "litert-torch", "aten": "", "ops": ""}
 FORMATS = tuple(EXPORTERS)
 ROUTES = ("auto", "emitter", "torch.onnx", "litert-torch")
 
@@ -39,13 +39,14 @@ def lower(
         module: a plain module with real weights; run in eval mode, left as it was.
         inputs: example inputs, batch included, on the CPU. Integers are later drawn from [0, max of the example].
         format: "onnx", "tflite" (tensors of four dimensions have their channels last there, at the model's inputs and
-            outputs too), or "ops" (JSON: operators with shapes and MACs, no weights).
+            outputs too), "aten" (what PyTorch runs on a GPU: its own operators), or "ops" (JSON: operators with shapes
+            and MACs, no weights).
         watch: path -> submodule; ``Artifact.owners`` maps the model's tensors to these paths' calls ("path#index").
         route: "emitter" (this package's own, a few ms per operator), the format's exporter (seconds): "torch.onnx"
             (dynamo) or "litert-torch" (if installed), or "auto": the first, and the second for what the first does
             not cover or gets wrong.
-        verify: compare with torch, run by onnxruntime or LiteRT on random inputs, to 1e-4 (ONNX) or 1e-5 (TFLite) of
-            the largest element.
+        verify: compare with torch, run by onnxruntime, LiteRT or operator by operator on random inputs, to 1e-4 (ONNX,
+            aten) or 1e-5 (TFLite) of the largest element.
 
     Raises:
         LoweringError: neither route can express the module, or the result differs from torch.
@@ -54,11 +55,13 @@ def lower(
     """
     if format not in FORMATS or route not in ROUTES:
         raise ValueError(f"format must be one of {FORMATS} and route one of {ROUTES}, not {format!r} and {route!r}")
-    if route not in ("auto", "emitter", EXPORTERS[format]) and format != "ops":
+    if route not in ("auto", "emitter", EXPORTERS[format]) and EXPORTERS[format]:
         raise ValueError(f"the route to {format} is emitter or {EXPORTERS[format]}, not {route}")
     job = _job(module, inputs, watch or {}, verify, format)
     if format == "ops":
         return _lower_to_ops(job)
+    if format == "aten":
+        return _lower_to_aten(job)
     if route == EXPORTERS[format]:
         return _export(job, "")
     result = _emit(job)
@@ -167,6 +170,18 @@ def _lower_to_ops(job: _Job) -> Artifact:
         return job.artifact(describe(job.module, job.inputs, job.graph), "ops", {})
     except DeviceError as error:
         raise LoweringError(f"{error}; {job.untraceable}" if job.untraceable else str(error)) from error
+
+
+def _lower_to_aten(job: _Job) -> Artifact:
+    from .aten import emit
+
+    if job.graph is None:
+        raise LoweringError(f"{job.name} cannot be lowered: {job.untraceable}")
+    data = emit(job.graph)
+    wrong = job.wrong(data)
+    if wrong is not None:
+        raise LoweringError(f"{job.name} comes out wrong: {wrong}")
+    return job.artifact(data, "aten", {})
 
 
 def _emit(job: _Job) -> Artifact | str:

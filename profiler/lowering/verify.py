@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...devices.cuda.program import Program
 from ...spaces.tracer import evaluating, tensors_in
 from .exporting import without_native_output
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 TOLERANCE_OF_FORMAT = {("tflite", "float32"): 1e-5}
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "LiteRT"}
+RUNTIMES = {"onnx": "onnxruntime", "tflite": "LiteRT", "aten": "torch"}
 NOISE = 1e-3  # an output whose largest element is below this may be rounding errors alone
 
 
@@ -28,7 +29,7 @@ def difference(module: nn.Module, inputs: Sequence[Tensor], model: bytes, format
     with torch.no_grad(), evaluating(module):
         expected = list(tensors_in(module(*(tensor.clone() for tensor in drawn))))
     try:
-        found = _run_tflite(model, drawn) if format == "tflite" else _run_onnx(model, drawn)
+        found = _RUN[format](model, drawn)
     except Exception as error:  # the runtimes raise a dozen types of their own for models that they do not take
         return f"{RUNTIMES[format]} refuses the model: {' '.join(str(error).split())[:300]}"
     if len(found) != len(expected):
@@ -70,6 +71,14 @@ def _run_tflite(model: bytes, inputs: Sequence[Tensor]) -> list[Any]:
     given = {f"input_{i}": np.ascontiguousarray(_channels(tensor.numpy(), -1)) for i, tensor in enumerate(inputs)}
     found = runner(**given)
     return [_channels(found[f"output_{i}"], 1) for i in range(len(found))]
+
+
+def _run_aten(model: bytes, inputs: Sequence[Tensor]) -> list[Any]:
+    with torch.no_grad():
+        return [tensor.numpy() for tensor in Program(model)(*inputs)]
+
+
+_RUN = {"onnx": _run_onnx, "tflite": _run_tflite, "aten": _run_aten}
 
 
 def _channels(array: np.ndarray, place: int) -> np.ndarray:

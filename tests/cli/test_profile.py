@@ -108,7 +108,7 @@ def test_a_budget_that_runs_out(hwnas: Run, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (("--device", "abacus"), "no device 'abacus'"),
-        (("--device", "gpu"), "not in this version"),
+        (("--device", "gpu", "--threads", "2"), "takes no threads"),
         (("--device", "simulated", "--space", "nothing"), "unknown space 'nothing'"),
         (("--device", "simulated", "--method", "guess"), "--method 'guess'"),
         (("--device", "simulated", "--tolerance", "x"), "--tolerance 'x'"),
