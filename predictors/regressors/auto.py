@@ -14,10 +14,21 @@ from .base import Regressor, Rows, State, nested, part
 from .choice import Choice, Tried, best_of, chosen
 from .cross_validation import held_out
 from .registry import DEFAULT_KIND, regressor_type
+from .transfer import SOURCE, Transfer
 
 Vector = NDArray[np.float64]
-CANDIDATES = ("lut", "linear", "gaussian-process", "stacked", "gbdt", "random-forest", "mlp")
-"""From the simple ones to those that must be better to be worth it."""
+CANDIDATES = (
+    "lut",
+    "linear",
+    "kernel",
+    "gaussian-process",
+    "transfer",
+    "stacked",
+    "gbdt",
+    "random-forest",
+    "mlp",
+)
+"""From the simple ones to those that must be better to be worth it; transfer only where there are sources."""
 TRIED_FROM, TRIED_ON, JUDGED_BY = 60, 300, 1000
 """Rows from which all are tried on half of the rows first; rows of these to fit on and to judge by, at most."""
 MARGIN, KEPT = 1.5, 4
@@ -57,8 +68,10 @@ class Auto(Regressor):
         self.candidates = CANDIDATES if candidates is None else tuple(candidates)
 
     def fit(self, rows: Rows, y: Vector, rng: np.random.Generator) -> Self:
-        seeds = dict(zip(self.candidates, rng.integers(2**63, size=len(self.candidates)).tolist(), strict=True))
-        tried = self._first_trial(rows, y, seeds, rng)
+        sources = any(name.startswith(SOURCE) for name in rows.names)
+        kinds = [kind for kind in self.candidates if sources or kind != Transfer.kind]
+        seeds = dict(zip(kinds, rng.integers(2**63, size=len(kinds)).tolist(), strict=True))
+        tried = _first_trial(rows, y, seeds, rng)
         most = FOLDS if len(y) >= TRIED_FROM else None
         found: dict[str, tuple[Regressor, Vector]] = {}
         for kind in _promising(tried):
@@ -95,26 +108,23 @@ class Auto(Regressor):
         self.chosen = regressor_type(self.choice.kind).from_state(*part("chosen", meta, arrays))
         return self
 
-    # -- inside
 
-    def _first_trial(
-        self, rows: Rows, y: Vector, seeds: Mapping[str, int], rng: np.random.Generator
-    ) -> dict[str, Tried]:
-        """How each candidate does on some of the rows; nothing is known of them where rows are few."""
-        if len(y) < TRIED_FROM:
-            return {kind: Tried(kind) for kind in self.candidates}
-        order = rng.permutation(len(y))
-        some, others = order[: min(len(y) // 2, TRIED_ON)], order[len(y) // 2 :][:JUDGED_BY]
-        found = {}
-        for kind, seed in seeds.items():
-            try:
-                fitted = regressor_type(kind)().fit(rows.take(some), y[some], np.random.default_rng(seed))
-            except PredictorError as error:
-                found[kind] = Tried(kind, failed=str(error))
-            else:
-                errors = np.abs(fitted.predict(rows.take(others)) / y[others] - 1)
-                found[kind] = Tried.of(kind, errors, len(some), float(100 * errors.mean()))
-        return found
+def _first_trial(rows: Rows, y: Vector, seeds: Mapping[str, int], rng: np.random.Generator) -> dict[str, Tried]:
+    """How each kind does on some of the rows; nothing is known of them where rows are few."""
+    if len(y) < TRIED_FROM:
+        return {kind: Tried(kind) for kind in seeds}
+    order = rng.permutation(len(y))
+    some, others = order[: min(len(y) // 2, TRIED_ON)], order[len(y) // 2 :][:JUDGED_BY]
+    found = {}
+    for kind, seed in seeds.items():
+        try:
+            fitted = regressor_type(kind)().fit(rows.take(some), y[some], np.random.default_rng(seed))
+        except PredictorError as error:
+            found[kind] = Tried(kind, failed=str(error))
+        else:
+            errors = np.abs(fitted.predict(rows.take(others)) / y[others] - 1)
+            found[kind] = Tried.of(kind, errors, len(some), float(100 * errors.mean()))
+    return found
 
 
 def _promising(tried: Mapping[str, Tried]) -> list[str]:
