@@ -16,6 +16,7 @@ from ..spaces.description import INPUT, Node, SpaceDescription
 from ..spaces.evaluation import liveness, usage
 from ..spaces.space import SearchSpace
 from .graph_features import GraphFeatures
+from .graphs import GraphLayout, SpaceGraphs
 from .operators import OperatorLayout, OperatorRows
 from .regressors.base import TABLE, Arrays, Meta, Rows
 
@@ -100,8 +101,8 @@ class SpaceFeatures:
         if self.table is not None:
             numeric, names = np.column_stack([numeric, self.table.predict(codes)]), (*names, TABLE)
         hypotheses = self.graphs.blocks(len(self._names) - len(self.graphs.names), live=self._deadly)
-        operators = OperatorRows(self._operators, codes)
-        return Rows(choices, sizes, numeric, names, labels, blocks=hypotheses, operators=operators)
+        graphs, operators = SpaceGraphs(self._graph_layout, codes), OperatorRows(self._operators, codes)
+        return Rows(choices, sizes, numeric, names, labels, graphs, hypotheses, operators)
 
     def alive(self, codes: np.ndarray) -> NDArray[np.bool_]:
         """(N,) whether a network's output depends on its input at all."""
@@ -136,6 +137,10 @@ class SpaceFeatures:
         return cls(space, costs, _read_table(space, meta["table"], arrays))
 
     # -- inside
+
+    @cached_property
+    def _graph_layout(self) -> GraphLayout:
+        return GraphLayout(self.space.description)
 
     @cached_property
     def _operators(self) -> OperatorLayout:

@@ -62,14 +62,19 @@ class Segment:
 
 def segments(description: SpaceDescription) -> dict[Segment, int]:
     """Different segments with decisions, and how often each occurs; shapes do not count."""
-    found: Counter[Segment] = Counter()
+    return dict(Counter(made for _, made in pieces(description)))
+
+
+def pieces(description: SpaceDescription) -> list[tuple[int, Segment]]:
+    """The segments with decisions in the order of the data flow, each with the number of its first node."""
+    found = []
     start, tensor = 0, None
     for end, following in [*_cuts(description), (len(description.nodes), description.outputs)]:
         made = _segment(description, start, end, tensor, following)
         if made.decisions:
-            found[made] += 1
+            found.append((start, made))
         start, tensor = end, following
-    return dict(found)
+    return found
 
 
 def _cuts(description: SpaceDescription) -> list[tuple[int, tuple[int, ...]]]:

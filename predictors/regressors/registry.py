@@ -17,6 +17,7 @@ _BUILT_IN = {
     "random-forest": ".forest:RandomForest",
     "gaussian-process": ".gaussian_process:GaussianProcess",
     "mlp": ".mlp:Mlp",
+    "gcn": ".gcn:Gcn",
     "kernel": ".kernel_sums:KernelSums",
     "stacked": ".stacked:Stacked",
 }

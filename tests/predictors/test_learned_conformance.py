@@ -22,6 +22,7 @@ from hwnas.predictors.regressors.base import Regressor
 from hwnas.predictors.regressors.boosting import BoostedTrees
 from hwnas.predictors.regressors.forest import RandomForest
 from hwnas.predictors.regressors.gaussian_process import GaussianProcess
+from hwnas.predictors.regressors.gcn import Gcn
 from hwnas.predictors.regressors.linear import Linear
 from hwnas.predictors.regressors.mlp import Mlp
 from hwnas.predictors.regressors.stacked import Stacked
@@ -114,6 +115,18 @@ class TestMlp(Learned):
     @pytest.fixture(scope="class")
     def regressor(self) -> Regressor:
         return Mlp(members=2, layers=(16,))
+
+
+class TestGraphNetwork(Learned):
+    slack: ClassVar = 0.03
+
+    @pytest.fixture(scope="class")
+    def regressor(self) -> Regressor:
+        return Gcn(members=2, width=8)
+
+
+class TestGraphNetworkOfNestedChoices(TestGraphNetwork):
+    spec: ClassVar = TRICKY
 
 
 class TestStacked(Learned):

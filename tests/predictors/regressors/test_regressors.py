@@ -13,6 +13,7 @@ from hwnas.predictors.regressors.auto import Auto
 from hwnas.predictors.regressors.base import TABLE, Regressor, Rows
 from hwnas.predictors.regressors.boosting import BoostedTrees
 from hwnas.predictors.regressors.forest import RandomForest
+from hwnas.predictors.regressors.gcn import Gcn
 from hwnas.predictors.regressors.linear import Linear
 from hwnas.predictors.regressors.matrix import dense, one_hot, tree_matrix
 from hwnas.predictors.regressors.mlp import Mlp
@@ -44,6 +45,7 @@ def small(kind: str) -> Regressor:
         "gbdt": lambda: BoostedTrees(trees=60, rate=0.2),
         "random-forest": lambda: RandomForest(trees=20),
         "mlp": lambda: Mlp(members=2, layers=(8,), steps=60),
+        "gcn": lambda: Gcn(members=2, width=8),
         "stacked": lambda: Stacked(trees=20),
         "auto": lambda: Auto(candidates=("lut", "linear")),
     }
