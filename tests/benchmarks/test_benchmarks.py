@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hwnas.benchmarks import accuracy, mobile, prediction, repeatability, search_accuracy
+from hwnas.benchmarks import accuracy, learned_prediction, mobile, prediction, repeatability, search_accuracy
 from hwnas.benchmarks.accuracy import ISOLATED, SCALED, references
 from hwnas.benchmarks.common import Finding, Report, by_turns, folder, options
 from hwnas.benchmarks.nets import NETS
@@ -61,6 +61,14 @@ def test_a_script_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.
     written = json.loads((tmp_path / "p.json").read_text())
     assert written["findings"][0]["bar"] == prediction.BAR
     assert set(written["findings"][0]["references"]) == {"numpy indexing", "Python loop", "the sum without checks"}
+
+
+def test_learned_predictors_are_timed(tmp_path: Path) -> None:
+    asked = ["--quick", "--space", "proxyless", "--kind", "linear", "--networks", "40", "--number", "500"]
+    learned_prediction.main([*asked, "--turns", "1", "--json", str(tmp_path / "p.json")])
+    written = json.loads((tmp_path / "p.json").read_text())
+    assert written["findings"][0]["bar"] == learned_prediction.BAR
+    assert written["number"] == 500
 
 
 def test_a_request_that_cannot_be_carried_out_ends_with_2() -> None:
