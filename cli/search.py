@@ -1,6 +1,6 @@
 """``hwnas search``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,7 @@ _TABLES = "tables/cpu-proxyless-small.db"
     epilog=examples(
         f"hwnas search --space proxyless-small --predictor {_TABLES} --target 0.8",
         f"hwnas search --space proxyless-small --predictor {_TABLES} --target 0.8 --limit --algorithm reinforce",
+        f"hwnas search --space proxyless-small --predictor {_TABLES} --target 0.8 --limit --coverage 0.9",
         "hwnas search --space proxyless --data imagefolder:/data/imagenet --predictor mobile.db --target 80 --nproc 8",
         "hwnas search --space nasbench201 --data cifar10:/data/cifar --predictor flops --target 30 --seed 1",
         f"hwnas search --space proxyless-small --predictor {_TABLES} --target 0.8 --predictor board.db --target 5",
@@ -70,6 +71,10 @@ def search(
     limit: Annotated[
         bool, typer.Option("--limit", help="Stay below the target; without it the latency is to be at the target.")
     ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(metavar="C", help="With --limit: the upper end of the interval, of 0.9 say, is what stays below."),
+    ] = None,
     algorithm: Annotated[str | None, typer.Option(help="gradient (default), reinforce, evolution or random.")] = None,
     mode: Annotated[
         str | None,
@@ -156,6 +161,7 @@ def search(
         Option("--algorithm", "search.algorithm", algorithm),
         Option("--mode", "search.gradient.mode", mode),
         Option("--objective", "search.objective.kind", objective),
+        Option("--coverage", "search.objective.coverage", coverage),
         Option("--latency", "latency", latency),
         Option("--warmup-epochs", "search.warmup_epochs", warmup_epochs),
         Option("--epochs", "search.weights.epochs", epochs),
@@ -252,6 +258,7 @@ def _show(output: Output, report: Mapping[str, Any]) -> None:
         *((f"{goal.get('predictor')}: target, predicted ({goal['unit']})", _goal(goal)) for goal in goals if together),
         (f"target ({unit})", None if together else report.get("target")),
         (f"predicted ({unit})", None if together else report.get("predicted")),
+        *_estimated(goals, unit),
         (f"measured independently ({unit})", report.get("measured")),
         (f"measured off target{', all together' * together} (%)", report.get("deviation")),
         ("wall clock p50, p90 (ms)", _pair(report.get("wall_p50"), report.get("wall_p90"))),
@@ -260,6 +267,17 @@ def _show(output: Output, report: Mapping[str, Any]) -> None:
     output.table(("found", "value"), [(name, _text(value)) for name, value in found if value is not None])
     for warning in report.get("warnings") or ():
         output.line(f"note: {warning}")
+
+
+def _estimated(goals: Sequence[Mapping[str, Any]], unit: str) -> Iterator[tuple[str, object]]:
+    """Of predictors without a closed form how good the estimate of the expected latency was; ends of intervals."""
+    for goal in goals:
+        name = f"{goal.get('predictor')}: " * (len(goals) > 1)
+        unit = goal.get("unit") or unit
+        if goal.get("upper") is not None:
+            yield f"{name}upper end of the interval ({unit})", goal["upper"]
+        if goal.get("r2") is not None:
+            yield f"{name}expected latency: R2, standard error ({unit})", _pair(goal["r2"], goal.get("error"))
 
 
 def _short(architecture: Mapping[str, Any] | None) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HwnasError
+from ..profiler.additive import AdditiveModel
 from ..spaces.architecture import Architecture
 from ..spaces.encoding import Codes
 from ..spaces.space import SearchSpace
@@ -140,13 +141,18 @@ class Predictor(ABC):
         return False
 
     @property
+    def additive(self) -> AdditiveModel | None:
+        """The sums of which `expected` is the expectation, for who solves for probabilities; None where it is other."""
+        return None
+
+    @property
     def measures(self) -> bool:
         """Whether predicting an architecture for the first time means measuring it on a device, which takes seconds."""
         return False
 
     @property
-    def control(self) -> Predictor | None:
-        """A predictor with a closed-form expectation that explains much of this one (see `expectation`)."""
+    def control(self) -> AdditiveModel | None:
+        """Sums that explain much of this predictor (see `expectation`)."""
         return None
 
     def predict(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
@@ -179,7 +185,7 @@ class Predictor(ABC):
             PredictorError: vectors of other lengths than the decisions have candidates.
         """
         self.check_probabilities(probabilities)
-        return self._expectation(probabilities)
+        return self.expectation(probabilities)
 
     def extremes(self) -> Codes:
         """(2, decisions): the architectures with the smallest and the largest prediction, found by local search."""
@@ -197,15 +203,9 @@ class Predictor(ABC):
                 )
 
     @cached_property
-    def _expectation(self) -> Expectation:
-        control = self.control
-        if control is None:
-            return Expectation(self.predict_codes, self.space.encoding)
-        return Expectation(
-            lambda codes: self.predict_codes(codes) - control.predict_codes(codes),
-            self.space.encoding,
-            control=control.expected,
-        )
+    def expectation(self) -> Expectation:
+        """What estimates `expected` where it has no closed form."""
+        return Expectation(self.predict_codes, self.space.encoding, control=self.control)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.space.name!r} in {self.unit}>"

@@ -1,9 +1,6 @@
-"""An additive model of another predictor, whose expectation is exact: what `expectation` calls a control variate."""
+"""Sums that are near a predictor: what `expectation` calls a control."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +9,14 @@ from ..profiler.additive import AdditiveModel, CostTerm
 from ..spaces.description import SpaceError
 from ..spaces.space import SearchSpace
 from ..spaces.usage import Term, terms
-from .base import Predictor, PredictorError
+from .base import Predictor
 
 SAMPLES = 4096
 RIDGE = 1e-6
 """Relative to the mean square of a column."""
 
 
-class AdditiveControl(Predictor):
+def additive_control(predictor: Predictor, seed: int = 0) -> AdditiveModel:
     """The least-squares fit of a predictor by a sum over its choices and its live operators.
 
     Such a sum has an exact expectation (see `profiler.additive`), liveness with all its interactions included. It is
@@ -29,38 +26,8 @@ class AdditiveControl(Predictor):
         predictor: what to fit.
         seed: of the architectures that it is fitted on.
     """
-
-    kind: ClassVar[str] = "additive control"
-
-    def __init__(self, predictor: Predictor, seed: int = 0) -> None:
-        super().__init__(predictor.space, predictor.unit)
-        self.model = _fit(predictor, np.random.default_rng(seed))
-
-    def predict_codes(self, codes: np.ndarray) -> NDArray[np.float64]:
-        return self.model.predict(np.asarray(codes))
-
-    def spread(self, codes: np.ndarray, coverage: float) -> NDArray[np.float64]:
-        return np.zeros(len(codes))
-
-    @property
-    def closed_form(self) -> bool:
-        return True
-
-    def expected(self, probabilities: Any) -> Any:
-        self.check_probabilities(probabilities)
-        return self.model.expected(probabilities)
-
-    def save(self, path: str | Path) -> None:
-        raise PredictorError("the control of a predictor is not kept in a file of its own")
-
-    @classmethod
-    def load(cls, path: str | Path, space: SearchSpace) -> Self:
-        raise PredictorError("the control of a predictor is not kept in a file of its own")
-
-
-def _fit(predictor: Predictor, rng: np.random.Generator) -> AdditiveModel:
     space = predictor.space
-    codes = space.encoding.sample(SAMPLES, rng)
+    codes = space.encoding.sample(SAMPLES, np.random.default_rng(seed))
     value = predictor.predict_codes(codes)
     live = _live_terms(space)
     n = len(space.workloads())

@@ -7,21 +7,88 @@ coefficients of the additive least-squares fit of f on architectures drawn from 
     f(a) ~ e + sum over decisions c of  w[c, a_c],      E = e + sum over c of  p[c] . w[c]
 
 The fit explains most of the variance between architectures, so far fewer samples are needed than for plain conditional
-averages; the value is the Monte-Carlo mean with the fit as control variate.
+averages; the value is the Monte-Carlo mean with the fit as control variate. Where sums g over the decisions, with
+interactions, are near f (a table, or a fit of f itself; see `control`), only f - g is fitted, and g's expectation, an
+exact one, added.
+
+How far off: the standard error of the value is `Estimate.error`, s / sqrt(N) where s is the standard deviation of what
+the fit leaves. A derivative by a logit, p_i (w_i - p . w), is off by about s sqrt(p_i / N). With the default number of
+samples, s = 3 % of the latency (interactions that nothing explains) makes that 0.07 % of the latency. In the tests, on
+all of NAS-Bench-201 and of a small proxyless space, the value and every derivative in the logits are within 0.5 % of
+the latency of what enumeration gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..profiler.additive import AdditiveModel, CostTerm
 from ..spaces.encoding import Encoding
 
 SAMPLES = 2048
 RIDGE = 1e-6
 """Relative to a candidate's share of the samples: decides for those that were never drawn, and for constants."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """An expectation as it was estimated at some probabilities; near them it is its tangent.
+
+    Attributes:
+        at: the probabilities, one vector a decision.
+        constant, weights: of the additive fit.
+        control: what is added to it.
+        r2: share of the variance of the latencies, under `at`, that both explain (adjusted).
+        error: standard error of the value at `at`, in the predictor's unit.
+    """
+
+    at: Sequence[NDArray[np.float64]]
+    constant: float
+    weights: Sequence[NDArray[np.float64]]
+    control: AdditiveModel
+    r2: float
+    error: float
+
+    @cached_property
+    def additive(self) -> AdditiveModel:
+        """Fit and control as one."""
+        own = [CostTerm((i,), w) for i, w in enumerate(self.weights)]
+        control = self.control
+        return AdditiveModel(control.encoding, [*own, *control.cost_terms], self.constant + control.constant)
+
+    def expected(self, probabilities: Sequence[Any]) -> Any:
+        """E at the probabilities (one vector a decision); a torch tensor where these are, else a float."""
+        total = self.additive.expected(probabilities)
+        return float(total) if all(isinstance(p, np.ndarray) for p in probabilities) else total
+
+    def moved(self, now: Sequence[np.ndarray]) -> float:
+        """The largest share of a decision's draws that has fallen to other candidates since (total variation)."""
+        return max(float(np.abs(b - a).sum()) / 2 for a, b in zip(self.at, now, strict=True))
+
+    def after(self, before: Estimate) -> Estimate:
+        """With the mean of both slopes: what leads from there to here is the mean of both, up to the third order."""
+        weights = [(w + v) / 2 for w, v in zip(self.weights, before.weights, strict=True)]
+        shift = sum(float(p @ (w - v)) for p, w, v in zip(self.at, self.weights, weights, strict=True))
+        return replace(self, constant=self.constant + shift, weights=weights)
+
+    def state(self) -> dict[str, Any]:
+        """All but the control, in plain numbers."""
+        lists = {"at": [p.tolist() for p in self.at], "weights": [w.tolist() for w in self.weights]}
+        return {**lists, "constant": self.constant, "r2": self.r2, "error": self.error}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], control: AdditiveModel) -> Estimate:
+        """The inverse of `state`."""
+        lists = {name: [np.array(row, float) for row in state[name]] for name in ("at", "weights")}
+        numbers = {name: float(state[name]) for name in ("constant", "r2", "error")}
+        return cls(control=control, **lists, **numbers)
 
 
 class Expectation:
@@ -30,10 +97,8 @@ class Expectation:
     Args:
         f: (N, decisions) canonical codes -> (N,).
         encoding: the decisions.
-        control: expectation of a function g in closed form; then `f` is what is left beyond g.
+        control: sums that are near f.
         samples: architectures drawn for an estimate; raised to four times the number of candidates where that is more.
-        refresh: an estimate is kept in use until the logarithm of a probability above 1 % has moved by this much. Then
-            it is a little biased, and depends on what was asked before; 0: a new one for all other probabilities.
         seed: of the draws.
     """
 
@@ -42,52 +107,49 @@ class Expectation:
         f: Callable[[np.ndarray], np.ndarray],
         encoding: Encoding,
         *,
-        control: Callable[[Sequence[Any]], Any] | None = None,
+        control: AdditiveModel | None = None,
         samples: int = SAMPLES,
-        refresh: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.f = f
         self.encoding = encoding
-        self.control = control
+        self.control = AdditiveModel(encoding, [], 0.0) if control is None else control
         self.samples = max(samples, 4 * sum(len(d) for d in encoding.decisions))
-        self.refresh = refresh
         self.seed = seed
-        self._at: list[np.ndarray] | None = None
-        self._fit: tuple[float, list[np.ndarray]] = (0.0, [])
+        self._last: Estimate | None = None
 
     def __call__(self, probabilities: Sequence[Any]) -> Any:
         """E at the probabilities (one vector a decision); a torch tensor where these are, else a float."""
         plain = [_plain(p) for p in probabilities]
-        if self._at is None or self._moved(plain):
-            self._fit, self._at = self._estimate(plain), plain
-        total, weights = self._fit
-        for p, w in zip(probabilities, weights, strict=True):
-            total = total + p @ (w if isinstance(p, np.ndarray) else p.new_tensor(w))
-        if self.control is not None:
-            total = total + self.control(probabilities)
-        return float(total) if all(isinstance(p, np.ndarray) for p in probabilities) else total
+        if self._last is None or any((a != b).any() for a, b in zip(self._last.at, plain, strict=True)):
+            self._last = self.estimate(plain)
+        return self._last.expected(probabilities)
 
-    def _moved(self, now: Sequence[np.ndarray]) -> bool:
-        assert self._at is not None
-        if not self.refresh:
-            return any((a != b).any() for a, b in zip(self._at, now, strict=True))
-        moves = [np.abs(np.log(np.maximum(a, 0.01) / np.maximum(b, 0.01))) for a, b in zip(self._at, now, strict=True)]
-        return max(float(m.max()) for m in moves) > self.refresh
-
-    def _estimate(self, probabilities: Sequence[np.ndarray]) -> tuple[float, list[np.ndarray]]:
-        """Intercept and coefficients of the additive fit on rows drawn from `probabilities`."""
+    def estimate(self, probabilities: Sequence[np.ndarray]) -> Estimate:
+        """The additive fit on rows drawn from the probabilities (one vector a decision)."""
         rows = self._draw(probabilities)
-        value = np.asarray(self.f(self.encoding.canonical(rows)), float)
-        mean = float(value.mean())
+        codes = self.encoding.canonical(rows)
+        value = np.asarray(self.f(codes), float)
+        left = value - self.control.predict(codes)
+        mean = float(left.mean())
         # One-hot columns of the decisions as drawn, whether reached or not, so that their independence holds.
         design = np.concatenate([_one_hot(column, len(p)) for column, p in zip(rows.T, probabilities, strict=True)], 1)
         centred = design - design.mean(axis=0)
         gram = centred.T @ centred / len(rows)
         gram[np.diag_indices_from(gram)] += RIDGE
-        weights = np.linalg.solve(gram, centred.T @ (value - mean) / len(rows))
-        sizes = np.cumsum([len(p) for p in probabilities])[:-1]
-        return mean - float(design.mean(axis=0) @ weights), np.split(weights, sizes)
+        weights = np.linalg.solve(gram, centred.T @ (left - mean) / len(rows))
+        drawn = int((design.any(axis=0)).sum()) - len(probabilities) + 1
+        unexplained = float(np.sum((left - mean - centred @ weights) ** 2)) / max(len(rows) - drawn, 1)
+        whole = float(value.var(ddof=1))
+        split = np.cumsum([len(p) for p in probabilities])[:-1]
+        return Estimate(
+            at=[np.array(p, float) for p in probabilities],
+            constant=mean - float(design.mean(axis=0) @ weights),
+            weights=np.split(weights, split),
+            control=self.control,
+            r2=1 - unexplained / whole if whole > 1e-18 * float(np.mean(value**2)) else 1.0,
+            error=math.sqrt(unexplained / len(rows)),
+        )
 
     def _draw(self, probabilities: Sequence[np.ndarray]) -> np.ndarray:
         """(N, decisions): each column stratified, so that a candidate has its share of the rows to within one."""

@@ -20,7 +20,7 @@ from ..spaces.architecture import Architecture
 from ..spaces.encoding import Codes
 from ..spaces.space import SearchSpace
 from .base import Origin, Predictor, PredictorError
-from .control import AdditiveControl
+from .control import additive_control
 from .features import SpaceFeatures
 from .files import PredictorFile
 from .fitting import Fitted, aggregate, fingerprint, fit_regressor
@@ -143,6 +143,10 @@ class LearnedPredictor(Predictor):
     def closed_form(self) -> bool:
         return self._all is not None
 
+    @property
+    def additive(self) -> AdditiveModel | None:
+        return self._all
+
     def expected(self, probabilities: Sequence[Any]) -> Any:
         if self._all is None:
             return super().expected(probabilities)
@@ -157,8 +161,8 @@ class LearnedPredictor(Predictor):
         )
 
     @cached_property
-    def control(self) -> Predictor | None:
-        return AdditiveControl(self)
+    def control(self) -> AdditiveModel:
+        return additive_control(self)
 
     @cached_property
     def origin(self) -> Origin | None:
@@ -170,10 +174,10 @@ class LearnedPredictor(Predictor):
 
     @cached_property
     def _all(self) -> AdditiveModel | None:
-        """The prediction of every combination of candidates; None where they are many."""
+        """The prediction of every combination of candidates; where they are many, as the regressor's sums, or None."""
         sizes = [len(d) for d in self.space.decisions]
         if math.prod(sizes) > LISTED:
-            return None
+            return self.fitted.regressor.sums(self.space, self.features.table)
         raw = np.indices(sizes).reshape(len(sizes), -1).T.astype(np.int16)
         values = self._worked_out(self.space.encoding.canonical(raw)).reshape(sizes)
         return AdditiveModel(self.space.encoding, [CostTerm(tuple(range(len(sizes))), values)], 0.0)

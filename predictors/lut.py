@@ -133,6 +133,10 @@ class LutPredictor(Predictor):
     def closed_form(self) -> bool:
         return True
 
+    @property
+    def additive(self) -> AdditiveModel:
+        return self.model
+
     def expected(self, probabilities: Sequence[Any]) -> Any:
         self.check_probabilities(probabilities)
         total = self.model.expected(probabilities)

@@ -34,6 +34,10 @@ def _algorithm(config: SearchConfig) -> Iterator[Problem]:
 
 def _goals(config: SearchConfig) -> Iterator[Problem]:
     objective = config.search.objective
+    if objective.coverage is not None and objective.kind != "limit":
+        yield Problem(
+            "search.objective.coverage", f"a coverage is of the limit (--limit), the objective is {objective.kind}"
+        )
     if objective.kind == "none":
         if any(goal.target is not None for goal in config.goals):
             yield Problem("goals", "a target is given, but the objective none leaves latency out")
@@ -67,6 +71,8 @@ def _measured(config: SearchConfig) -> Iterator[Problem]:
         yield Problem(
             key, f"{name} looks for networks on target by prediction: give --predictor alone, or take reinforce"
         )
+    if config.search.objective.coverage is not None:
+        yield Problem(key, "latency that is measured has no interval: leave out search.objective.coverage")
     if config.search.objective.kind == "none":
         yield Problem(key, "latency is to be measured, but the objective none leaves it out")
     if len(config.goals) > 1:

@@ -171,7 +171,7 @@ def _searched(space: SearchSpace, logs: Sequence[np.ndarray], away: _Away | None
     rows = [np.array([[int(log.argmax()) for log in logs]])]
     if away is not None:
         rows.append(np.stack(away.latency.range()[2:]))
-        if away.latency.closed_form:
+        if not away.latency.measures:
             starts.append(_on_target(away, logs))
     rows += [encoding.sample(SAMPLES, rng, [p / p.sum() for p in start]) for start in starts]
     pool = np.unique(encoding.canonical(np.concatenate(rows)), axis=0)

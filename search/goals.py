@@ -17,6 +17,7 @@ from ..predictors.extremes import extreme
 from ..spaces.architecture import Architecture
 from ..spaces.encoding import Codes
 from ..spaces.space import SearchSpace
+from .estimates import Near
 from .ratios import Ratios
 
 ROUNDING = 1e-9
@@ -90,6 +91,7 @@ class Latency:
     Attributes:
         closed_form: every predictor's expectation is exact and cheap.
         measures: for some predictor every new architecture means a measurement.
+        near: number of each goal whose expectation is neither closed nor measured -> its estimate (see `follow`).
         names: one a goal, all different.
         weights: (goals,) that sum to 1.
 
@@ -116,6 +118,12 @@ class Latency:
         self.combine = combine
         self.closed_form = all(goal.predictor.closed_form for goal in goals)
         self.measures = any(goal.predictor.measures for goal in goals)
+        self.near = {
+            i: Near(goal.predictor)
+            for i, goal in enumerate(goals)
+            if not goal.predictor.closed_form and not goal.predictor.measures
+        }
+        self._ratios: Ratios | None = None
         self.names = _names(goals)
         self.targets = np.array([goal.target for goal in goals], float)
         total = sum(goal.weight for goal in goals)
@@ -145,10 +153,29 @@ class Latency:
     def expected(self, probabilities: Sequence[Any]) -> list[Any]:
         """Expected latency of each goal, in its unit: floats, or tensors where the probabilities are.
 
+        What has no closed form is told by the estimate in use (see `follow`).
+
         Args:
             probabilities: one vector a decision; decisions are drawn independently.
         """
-        return [goal.predictor.expected(probabilities) for goal in self.goals]
+        return [p.expected(probabilities) for p in self._expecting]
+
+    def follow(self, probabilities: Sequence[np.ndarray], *, smooth: bool) -> bool:
+        """Estimate anew what was estimated too far from here (see `Near.follow`); tells whether anything was."""
+        moved = [near.follow(probabilities, smooth=smooth) for near in self.near.values()]
+        if any(moved):
+            self._ratios = None
+        return any(moved)
+
+    def state(self) -> list[Any]:
+        """The estimates."""
+        return [near.state() for near in self.near.values()]
+
+    def load_state(self, state: Sequence[Any]) -> None:
+        """The inverse of `state`."""
+        for near, own in zip(self.near.values(), state, strict=True):
+            near.load_state(own)
+        self._ratios = None
 
     def expected_ratio(self, probabilities: Sequence[Any]) -> Any:
         """Weighted mean, or largest, of expected latency / target; differentiable where the probabilities are tensors.
@@ -160,14 +187,18 @@ class Latency:
             return sum(w * r for w, r in zip(self.weights.tolist(), ratios, strict=True))
         return max(ratios, key=lambda ratio: float(ratio.detach() if hasattr(ratio, "detach") else ratio))
 
-    @cached_property
+    @property
     def ratios(self) -> Ratios:
-        """The same for the solver of the tilt, with derivatives; for closed-form predictors."""
-        predictors = [goal.predictor for goal in self.goals]
-        scales = 1 / self.targets
-        if self.combine == "weighted":
-            return Ratios(self.space.decisions, predictors, (scales * self.weights)[None])
-        return Ratios(self.space.decisions, predictors, np.diag(scales))
+        """The same for the solver of the tilt, with derivatives; not for predictors that measure."""
+        if self._ratios is None:
+            scales = 1 / self.targets
+            weights = (scales * self.weights)[None] if self.combine == "weighted" else np.diag(scales)
+            self._ratios = Ratios(self.space.decisions, self._expecting, weights)
+        return self._ratios
+
+    @property
+    def _expecting(self) -> list[Predictor | Near]:
+        return [self.near.get(i, goal.predictor) for i, goal in enumerate(self.goals)]
 
     # -- what can be reached
 

@@ -102,11 +102,7 @@ class Gradient(Algorithm):
                 alpha[pair] -= torch.logsumexp(moved, 0) - torch.logsumexp(z[pair], 0)
 
     def _after(self) -> dict[str, float]:
-        probabilities = self.probabilities()
-        latency = self.objective.latency
-        if latency is not None:
-            self.objective.observe(float(latency.expected_ratio(probabilities)))
-        return {"entropy": float(np.mean(normalised_entropy(probabilities)))}
+        return {"entropy": float(np.mean(normalised_entropy(self.probabilities())))}
 
     def ranked(self, n: int) -> Sequence[Derived]:
         return most_probable(

@@ -33,6 +33,7 @@ from .preparation import Prepared
 from .run import ARCHITECTURE, REPORT, RunFolder
 from .schedule import planned_updates
 from .supernet import Supernet
+from .told_goals import told_goals
 from .train import Trained, TrainRequest, train
 from .weights import WEIGHTS_FILE
 
@@ -110,7 +111,7 @@ class SearchJob:
     def _latency(self, progress: Progress) -> Iterator[Latency | None]:
         """What the objective asks: the predictors, or the device itself."""
         if self.config.latency == "predicted":
-            yield self.prepared.latency
+            yield self.prepared.held
             return
         if self.ranks.world > 1:
             raise SearchError("latency is measured by one process alone: leave out --nproc, or search with a table")
@@ -193,7 +194,7 @@ class SearchJob:
 
     def _derive(self, algorithm: Algorithm, objective: Objective) -> Any:
         """Where landing gets candidates from: the probabilities, or what the algorithm has scored."""
-        latency = self.prepared.latency
+        latency = self.prepared.held
         if algorithm.after_training or latency is None:
             return list(algorithm.ranked(KEPT))
 
@@ -256,7 +257,7 @@ class SearchJob:
     def _report(
         self, architecture: Architecture, found: Found, trained: Trained | None, seconds: float
     ) -> dict[str, Any]:
-        landing, goals = found.landing, self._goals(found.codes)
+        landing, goals = found.landing, told_goals(self.config, self.prepared, found.codes)
         first: dict[str, Any] = {"unit": None, "target": None, "predicted": None}
         if goals:
             first |= {key: goals[self.prepared.final.goal][key] for key in first}
@@ -288,12 +289,3 @@ class SearchJob:
             "warnings": list(dict.fromkeys(self.warnings)),
             "doubts": list(dict.fromkeys(self.doubts)),
         }
-
-    def _goals(self, codes: np.ndarray) -> list[dict[str, Any]]:
-        """Of each predictor what was asked and what it says."""
-        goals = [goal for goal in self.config.goals if goal.predictor is not None]
-        return [
-            {"predictor": goal.predictor, "unit": p.unit, "target": goal.target, "predicted": predicted}
-            for goal, p in zip(goals, self.prepared.predictors, strict=True)
-            for predicted in p.predict_codes(codes[None]).tolist()
-        ]

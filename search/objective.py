@@ -8,8 +8,9 @@ With R the expected latency / target (see `goals`), E and T the expected latency
     add#linear  L = task * CE + l * (R - 1)                     likewise
     none        L = task * CE
 
-Where a predictor's expectation has no closed form, hold and limit add multiplier * R, and a PI controller moves the
-multiplier so that R is observed to be 1 (see `control`).
+Where a predictor's expectation has no closed form, R is estimated, and the estimate kept while the probabilities stay
+near (see `estimates`). Latency that is measured can only be sampled: hold and limit then take multiplier * R from the
+reward, and a PI controller moves the multiplier so that R is observed to be 1 (see `control`).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from numpy.typing import NDArray
 from ..errors import HwnasError
 from .control import Controller
 from .goals import ROUNDING, Latency, plain
+from .holding import Holding
 from .settings import ObjectiveSettings
-from .tilt import Tilt, solve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,12 +70,10 @@ class Objective:
         self.settings = settings
         self.kind = settings.kind if latency is not None else "none"
         self._holds = self.kind in ("hold", "limit")
-        self.tilts = self._holds and latency is not None and latency.closed_form
-        self._tilt: Tilt | None = None
-        below = self.kind == "limit"
+        self.tilts = self._holds and latency is not None and not latency.measures
+        self._holding = None if latency is None else Holding(latency, tilts=self.tilts, limit=self.kind == "limit")
         # tuned on simulated searches of 60 to 1,000 updates whose gradients differ by a factor of 100
-        self._of_loss = Controller(30.0, 0.03, grow=1.2, fall=0.9, positive=below)
-        self._of_reward = Controller(3.0, 0.1, positive=below)
+        self._controller = Controller(3.0, 0.1, positive=self.kind == "limit")
         if self.kind == "mul#log":
             self._check_targets()
 
@@ -94,6 +93,7 @@ class Objective:
         """The logits to draw from: alphas - mu * t / T where the objective tilts, else the alphas.
 
         mu and t = dE/dp are solved for anew and are constants to autograd: the same alphas give the same logits.
+        Estimated expectations follow the alphas first, once for each that come here.
 
         Args:
             alphas: one vector a decision.
@@ -101,19 +101,18 @@ class Objective:
         Raises:
             ObjectiveError: they are not finite.
         """
-        if not self.tilts or self.latency is None:
+        if self._holding is None or self.latency is None or not (self.tilts or self.latency.near):
             return list(alphas)
         import torch
 
         flat = torch.cat([a.detach().reshape(-1) for a in alphas]).double().cpu().numpy()
         if not np.isfinite(flat).all():
             raise ObjectiveError("the architecture parameters are not finite: the search diverged; lower its lr")
-        ratios = self.latency.ratios
-        logits = np.full(ratios.mask.shape, -np.inf)
-        logits[ratios.mask] = flat
-        self._tilt = solve(ratios, logits, limit=self.kind == "limit", ends=self._ends)
-        shift = torch.from_numpy(self._tilt.shift[ratios.mask]).to(alphas[0])
-        return [a - s for a, s in zip(alphas, shift.split(ratios.sizes), strict=True)]
+        shift = self._holding.shift(flat)
+        if not self.tilts:
+            return list(alphas)
+        vectors = torch.from_numpy(shift).to(alphas[0]).split([len(a) for a in alphas])
+        return [a - s for a, s in zip(alphas, vectors, strict=True)]
 
     def loss(self, task: Tensor, probabilities: Sequence[Tensor]) -> Tensor:
         """The loss; differentiable in both.
@@ -123,18 +122,18 @@ class Objective:
             probabilities: one vector a decision.
 
         Raises:
-            ObjectiveError: mul#log with an expected latency near 1 or below in its unit.
+            ObjectiveError: mul#log with an expected latency near 1 or below in its unit; a latency that is measured.
         """
         weight = self.settings.task
         if self.latency is None or self.kind == "none" or self.tilts:
             return weight * task
+        if self.latency.measures:
+            raise ObjectiveError("latency that is measured has no derivative: search by reinforce, or with a predictor")
         if self.kind == "mul#log":
             factor = self._log_ratio(self.latency.expected(probabilities)) ** self.settings.b
             return self.settings.a * (weight * task if weight else 1.0) * factor
         ratio: Tensor = self.latency.expected_ratio(probabilities)
-        if self.kind == "add#linear":
-            return weight * task + self.settings.l * (ratio - 1)
-        return weight * task + self._of_loss.multiplier * ratio
+        return weight * task + self.settings.l * (ratio - 1)
 
     # -- sampled networks
 
@@ -166,7 +165,7 @@ class Objective:
         if self.kind == "add#linear":
             return np.asarray(worth - self.settings.l * miss)
         distance = np.maximum(miss, 0) if self.kind == "limit" else np.abs(miss)
-        return np.asarray(worth - DISTANCE * distance - self._of_reward.multiplier * miss)
+        return np.asarray(worth - DISTANCE * distance - self._controller.multiplier * miss)
 
     def accepts(self, ratio: NDArray[np.float64] | None) -> NDArray[np.bool_]:
         """Which of (N,) latencies / target are on it: from 0.98 to 1, up to 1 for limit, all for none."""
@@ -186,7 +185,7 @@ class Objective:
     # -- the controller
 
     def observe(self, ratio: float) -> None:
-        """Tell the expected ratio, or the mean of sampled ones, after an update.
+        """Tell the mean ratio of sampled networks, after an update.
 
         Raises:
             ObjectiveError: it is not finite.
@@ -197,16 +196,16 @@ class Objective:
             raise ObjectiveError(
                 f"the predictor gave a latency of {ratio} times the target: it cannot be searched with"
             )
-        self._of_loss.observe(ratio)
-        self._of_reward.observe(ratio)
+        self._controller.observe(ratio)
 
     # -- the record
 
     def log(self, probabilities: Sequence[Any]) -> dict[str, float]:
         """`expected` latency of each goal, in its unit, the expected `ratio`, and `mu` or `multiplier`.
 
-        With several goals the first is `expected/NAME`, and for the worst of them there is `mu/NAME`. What would have
-        to be measured is left out.
+        Of estimates also `r2` and `error` (see `predictors.expectation`). With several goals these and the first are
+        `expected/NAME` and so on, and for the worst of them there is `mu/NAME`. What would have to be measured is left
+        out.
         """
         if self.latency is None:
             return {}
@@ -214,19 +213,23 @@ class Objective:
         found: dict[str, float] = {}
         if not self.latency.measures:
             expected = [plain(e) for e in self.latency.expected(probabilities)]
-            one = len(names) == 1
-            found |= {"expected" if one else f"expected/{n}": e for n, e in zip(names, expected, strict=True)}
+            ends = [""] if len(names) == 1 else [f"/{n}" for n in names]
+            found |= {f"expected{end}": e for end, e in zip(ends, expected, strict=True)}
+            for i, near in self.latency.near.items():
+                found |= {f"r2{ends[i]}": near.estimate.r2, f"error{ends[i]}": near.estimate.error}
             found["ratio"] = plain(self.latency.expected_ratio(probabilities))
-        if self.tilts and self._tilt is not None:
-            mu = self._tilt.multipliers.tolist()
+        tilt = None if self._holding is None else self._holding.tilt
+        if self.tilts and tilt is not None:
+            mu = tilt.multipliers.tolist()
             found |= {"mu": mu[0]} if len(mu) == 1 else {f"mu/{n}": m for n, m in zip(names, mu, strict=True)}
         elif self._holds:
-            found["multiplier"] = self._of_loss.multiplier
+            found["multiplier"] = self._controller.multiplier
         return found
 
     def state(self) -> dict[str, Any]:
         """All that changes, and by what the predictors are known again."""
-        return {"loss": self._of_loss.state(), "reward": self._of_reward.state(), "probes": self._probes}
+        held = None if self._holding is None else self._holding.state()
+        return {"reward": self._controller.state(), "held": held, "probes": self._probes}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave.
@@ -240,8 +243,9 @@ class Objective:
                 "the predictor gives other latencies than when this run began: its table was measured anew, or fitted "
                 "again; go on with the one that was there, or begin anew with --force"
             )
-        self._of_loss.load_state(state["loss"])
-        self._of_reward.load_state(state["reward"])
+        self._controller.load_state(state["reward"])
+        if self._holding is not None:
+            self._holding.load_state(state["held"])
 
     # -- inside
 
@@ -253,10 +257,6 @@ class Objective:
         codes = self.latency.space.encoding.sample(PROBES, np.random.default_rng(0))
         probes: list[float] = self.latency.predicted(codes).ravel().tolist()
         return probes
-
-    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
-        assert self.latency is not None
-        return self.latency.range()[2:]
 
     def _check_targets(self) -> None:
         assert self.latency is not None

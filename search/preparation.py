@@ -13,6 +13,7 @@ from ..errors import HwnasError
 from ..predictors.agreement import check_device
 from ..predictors.base import Predictor
 from ..predictors.registry import load_predictor
+from ..predictors.upper import UpperEnd
 from ..profiler.calibration_data import CalibrationData
 from ..spaces.registry import load_space
 from ..spaces.space import SearchSpace
@@ -54,6 +55,7 @@ class Prepared:
         space_option: how the user named the space, to be pasted into another command.
         predictors: of the goals that have one, in their order.
         latency: the goals that have a predictor and a target; None where there are none.
+        held: what the search keeps on target: `latency`, or the upper ends of its intervals.
         final: where the result is measured.
         calibration: by which networks are calibrated that are measured there in int8; None where they are not.
     """
@@ -62,6 +64,7 @@ class Prepared:
     space_option: str
     predictors: tuple[Predictor, ...]
     latency: Latency | None
+    held: Latency | None
     data: Data
     final: FinalDevice
     calibration: CalibrationData | None = None
@@ -98,12 +101,13 @@ def prepare(config: SearchConfig, space: SearchSpace) -> Prepared:
     option = space_option(config)
     files = [goal.predictor for goal in config.goals if goal.predictor is not None]
     predictors = tuple(load_predictor(file, space, space_option=option) for file in files)
-    latency = _latency(config, space, predictors)
+    latency, held = _latency(config, space, predictors)
     final = final_device(config, predictors)
     if config.latency == "measured" and final.device is None:
         raise DeviceError(f"latency is to be measured, but {final.reason}")
     data = _data(config, space)
-    return Prepared(space, option, predictors, latency, data, final, _calibration(config, space, data, final.device))
+    calibration = _calibration(config, space, data, final.device)
+    return Prepared(space, option, predictors, latency, held, data, final, calibration)
 
 
 def space_option(config: SearchConfig) -> str:
@@ -154,7 +158,10 @@ def _device(config: SearchConfig, predictor: Predictor | None) -> Device:
     return device
 
 
-def _latency(config: SearchConfig, space: SearchSpace, predictors: Sequence[Predictor]) -> Latency | None:
+def _latency(
+    config: SearchConfig, space: SearchSpace, predictors: Sequence[Predictor]
+) -> tuple[Latency | None, Latency | None]:
+    """The goals, and what of them is held on target."""
     objective = config.search.objective
     wanted = [goal for goal in config.goals if goal.predictor is not None]
     goals = [
@@ -163,11 +170,14 @@ def _latency(config: SearchConfig, space: SearchSpace, predictors: Sequence[Pred
         if goal.target is not None
     ]
     if not goals:
-        return None
-    latency = Latency(space, goals, objective.combine)
-    latency.check_reachable(limit=objective.kind == "limit" or objective.derive == "limit")
-    Objective(latency, objective)  # refuses targets that its formula cannot take
-    return latency
+        return None, None
+    latency = held = Latency(space, goals, objective.combine)
+    if (coverage := objective.coverage) is not None:
+        upper = [replace(goal, predictor=UpperEnd(goal.predictor, coverage)) for goal in goals]
+        held = Latency(space, upper, objective.combine)
+    held.check_reachable(limit=objective.kind == "limit" or objective.derive == "limit")
+    Objective(held, objective)  # refuses targets that its formula cannot take
+    return latency, held
 
 
 def _data(config: SearchConfig, space: SearchSpace) -> Data:

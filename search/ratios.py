@@ -1,6 +1,7 @@
 """Expected latency / target of product distributions with its derivatives, in numpy, for the solver of the tilt.
 
-Probabilities are one matrix (decisions, candidates), padded with zeros. For a table the expectation is multilinear:
+Probabilities are one matrix (decisions, candidates), padded with zeros. For a table, or an estimate, the
+expectation is multilinear:
 
     R(p) = offset + sum over terms of  costs[i, j, ...] p[c, i] p[d, j] ...
 
@@ -11,17 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..predictors.base import Predictor
-from ..predictors.lut import LutPredictor
-from ..profiler.additive import CostTerm
+from ..profiler.additive import AdditiveModel, CostTerm
 from ..spaces.description import Decision
 
 Matrix = NDArray[np.float64]
+
+
+class Expecting(Protocol):
+    """What has an expected latency: a predictor, or an estimate."""
+
+    @property
+    def additive(self) -> AdditiveModel | None:
+        """As `Predictor.additive`."""
+
+    def expected(self, probabilities: Sequence[Any]) -> Any:
+        """As `Predictor.expected`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Ratios:
 
     Args:
         decisions: of the space.
-        predictors: with closed-form expectations.
+        predictors: with closed-form expectations, or estimates.
         weights: (ratios, predictors).
 
     Attributes:
@@ -50,13 +60,13 @@ class Ratios:
         linear: all of it, where it is linear (no term has more than one decision), else None.
     """
 
-    def __init__(self, decisions: Sequence[Decision], predictors: Sequence[Predictor], weights: np.ndarray) -> None:
+    def __init__(self, decisions: Sequence[Decision], predictors: Sequence[Expecting], weights: np.ndarray) -> None:
         self.sizes = [len(d) for d in decisions]
         self.mask = np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
         shape = (len(weights), *self.mask.shape)
         self._linear = Linear(np.zeros(len(weights)), np.zeros(shape))
         self._joint: list[tuple[Matrix, CostTerm]] = []
-        self._others: list[tuple[Matrix, Predictor]] = []
+        self._others: list[tuple[Matrix, Expecting]] = []
         for predictor, weight in zip(predictors, np.asarray(weights, float).T, strict=True):
             self._add(predictor, weight)
         self.linear = None if self._joint or self._others else self._linear
@@ -88,19 +98,19 @@ class Ratios:
 
     # -- inside
 
-    def _add(self, predictor: Predictor, weight: Matrix) -> None:
-        if not isinstance(predictor, LutPredictor):
+    def _add(self, predictor: Expecting, weight: Matrix) -> None:
+        if (model := predictor.additive) is None:
             self._others.append((weight, predictor))
             return
-        self._linear.offset[:] += weight * predictor.model.constant
-        for term in predictor.model.cost_terms:
+        self._linear.offset[:] += weight * model.constant
+        for term in model.cost_terms:
             if len(term.decisions) > 1:
                 self._joint.append((weight, term))
                 continue
             costs = term.costs if term.classes is None else term.costs[list(term.classes[0])]
             self._linear.costs[:, term.decisions[0], : len(costs)] += weight[:, None] * costs
 
-    def _autograd(self, predictor: Predictor, p: Matrix) -> tuple[float, Matrix]:
+    def _autograd(self, predictor: Expecting, p: Matrix) -> tuple[float, Matrix]:
         import torch
 
         vectors: list[Any] = [torch.tensor(row, requires_grad=True) for row in self.split(p)]

@@ -133,12 +133,11 @@ class Reinforce(Algorithm):
         self._probabilities = None
 
     def _after(self, sampled: float | None) -> dict[str, float]:
-        """Tell the objective the ratio: the expected one, or the mean of the samples where that is dear to estimate."""
-        probabilities, latency = self.probabilities(), self.objective.latency
-        found = {"entropy": float(np.mean(normalised_entropy(probabilities)))}
-        if latency is None or sampled is None:
+        """Tell the objective the mean ratio of the samples."""
+        found = {"entropy": float(np.mean(normalised_entropy(self.probabilities())))}
+        if sampled is None:
             return found
-        self.objective.observe(float(latency.expected_ratio(probabilities)) if latency.closed_form else sampled)
+        self.objective.observe(sampled)
         return {**found, "ratio": sampled}
 
 

@@ -22,6 +22,8 @@ class ObjectiveSettings:
         combine: with several devices: the weighted mean of latency / target, or the worst of them.
         derive: the final architecture is the most probable one in the "band" from 0.98 of the target to the target,
             below the "limit", or simply the "argmax" of each choice; "auto": what fits the kind.
+        coverage: of "limit": the upper end of the predictor's interval of this coverage is held below the target; a
+            measurement exceeds it with probability (1 - coverage) / 2. None: the prediction itself.
     """
 
     kind: ObjectiveKind = "hold"
@@ -32,6 +34,7 @@ class ObjectiveSettings:
     power: float = 0.1
     combine: Literal["weighted", "worst"] = "weighted"
     derive: Literal["auto", "band", "limit", "argmax"] = "auto"
+    coverage: float | None = None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ RANGES: Mapping[str, Any] = {
     **dict.fromkeys(("lr", "warmup_lr", "target", "weight", "tolerance", "a"), _POSITIVE),
     **dict.fromkeys(("weight_decay", "task", "b", "l", "power", "entropy", "init_scale"), _NOT_NEGATIVE),
     **dict.fromkeys(("momentum", "label_smoothing", "baseline_decay"), _SHARE),
+    "coverage": Field(gt=0, lt=1),
     "seed": Field(ge=0, lt=2**63),
 }
 """What a number may be, by the name of its field, whichever dataclass it is in."""

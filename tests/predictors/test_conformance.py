@@ -12,6 +12,7 @@ from hwnas.predictors.base import Predictor
 from hwnas.predictors.files import PredictorFile
 from hwnas.predictors.flops import FlopsPredictor
 from hwnas.predictors.lut import LutPredictor
+from hwnas.profiler.additive import AdditiveModel
 from hwnas.spaces.registry import load_space
 from hwnas.spaces.space import SearchSpace
 from hwnas.testing.predictors import PredictorConformance
@@ -61,8 +62,8 @@ class Bent(Predictor):
         self.table, self.with_control, self.strength = table, with_control, strength
 
     @property
-    def control(self) -> Predictor | None:
-        return self.table if self.with_control else None
+    def control(self) -> AdditiveModel | None:
+        return self.table.model if self.with_control else None
 
     def predict_codes(self, codes: np.ndarray) -> np.ndarray:
         rows = np.asarray(codes)

@@ -15,7 +15,6 @@ import torch
 from hwnas.search.checkpoint import CheckpointError, load_checkpoint
 from hwnas.search.engine import Engine
 from hwnas.search.settings import GradientSettings, WeightSettings
-from hwnas.testing.search import made_up_table
 from hwnas.tests.search.resume_worker import SEARCHES, WARM, drawn
 from hwnas.tests.search.tiny import (
     ALGORITHMS,
@@ -218,8 +217,8 @@ def test_momentum_of_candidates_that_were_never_sampled_is_not_made_up(tmp_path:
     assert there <= here < set(names)
 
 
-def test_controllers_go_on_where_they_were(tmp_path: Path) -> None:
-    """The multiplier of an objective whose predictor has no closed form."""
+def test_estimates_go_on_where_they_were(tmp_path: Path) -> None:
+    """Those of the expectation of a predictor without a closed form."""
     space = tiny_space()
 
     def made(folder: Path | None, at: int | None = None) -> Engine:
@@ -238,7 +237,8 @@ def test_controllers_go_on_where_they_were(tmp_path: Path) -> None:
     unbroken.run()
     states = [e.algorithm.objective.state() for e in (resumed, unbroken)]
     assert states[0] == states[1]
-    assert states[0]["loss"] != tiny_objective(tiny_latency(made_up_table(space))).state()["loss"]
+    uniform = [[1 / len(d)] * len(d) for d in space.decisions]
+    assert states[0]["held"]["estimates"][0]["at"] != uniform
 
 
 def test_a_checkpoint_in_the_midst_holds_no_generators(tmp_path: Path) -> None:
