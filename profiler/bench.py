@@ -114,7 +114,7 @@ class Bench(AnyBench):
         while pending:
             self._check_time()
             now = set(self._loaded([*pending, self.canary]))
-            answer = self._visit(now, self.protocol.warmup, self.protocol.runs, self.protocol.long_ms, long_warmup=1)
+            answer = self._visit(now, self.protocol.warmup, self.protocol.runs, self.protocol.long_ms)
             for key, samples in answer.samples.items():
                 visits[key].append(samples)
             for key in answer.failures:
@@ -136,7 +136,7 @@ class Bench(AnyBench):
         while any(left.values()):
             self._check_time()
             now = {key for key, n in left.items() if n}
-            answer = self._visit(now, rule.network_warmup, rule.network_runs, rule.network_long_ms, long_warmup=0)
+            answer = self._visit(now, rule.network_warmup, rule.network_runs, rule.network_long_ms)
             left = {key: 0 if key in answer.failures else n - (key in now) for key, n in left.items()}
             self.progress.step("networks", total - sum(left.values()), total)
         visits = {key: own for key, own in self.table.all_visits().items() if key in set(keys)}
@@ -171,10 +171,11 @@ class Bench(AnyBench):
             return None
         return float(np.median(self.history[-third:]) / np.median(self.history[:third]) - 1)
 
-    def _visit(self, keys: Set[str], warmup: int, runs: int, long_ms: float, *, long_warmup: int) -> Round:
+    def _visit(self, keys: Set[str], warmup: int, runs: int, long_ms: float) -> Round:
         """One visit to each; what took longer than so many ms in the last one is run once."""
         long = {key for key in keys if self.last_ms.get(key, 0.0) > long_ms}
-        rules = ((keys - long, warmup, runs), (long, long_warmup, 1))
+        longest = {key for key in long if self.last_ms[key] > self.protocol.network_long_ms}
+        rules = ((keys - long, warmup, runs), (long - longest, 1, 1), (longest, 0, 1))
         answers = [self._round(group, warmup, runs) for group, warmup, runs in rules if group]
         samples = {key: own for answer in answers for key, own in answer.samples.items()}
         self.last_ms |= {key: self._ms(own) for key, own in samples.items()}

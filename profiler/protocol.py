@@ -39,8 +39,8 @@ class MeasuringProtocol:
         network_visits, network_warmup, network_runs: for whole networks; a visit counts with its median run, since
             networks are longer than a scheduler's time slice.
         long_ms, network_long_ms: an operator or network that takes longer is run once in a visit after its first one:
-            what else the machine does averages out within a run, and visits are worth more than runs. Such a network is
-            not warmed up either: its weights fill the caches anew in every run (0.1 to 0.2 ms were measured).
+            what else the machine does averages out within a run, and visits are worth more than runs. Whatever takes
+            longer than network_long_ms is not warmed up either: that saves 0.1 to 0.2 ms in its one run.
         untraced_visits: to networks that calibrate a table on a device that cannot time single nodes.
         trace_runs: profiled runs of a network for in-context times.
     """
