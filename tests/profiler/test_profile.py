@@ -150,7 +150,7 @@ def test_the_batch_is_that_of_the_device(tmp_path: Path) -> None:
         for row in one.rows("candidate"):
             (same,) = [r for r in four.rows("candidate") if (r.op, r.info["path"]) == (row.op, row.info["path"])]
             assert " b4 " in same.key
-            assert same.latency == pytest.approx(4 * row.latency, abs=0.003)  # type: ignore[operator]
+            assert same.latency == pytest.approx(4 * row.latency, rel=0.005, abs=0.003)  # type: ignore[operator]
 
 
 def test_small_spaces_keep_networks_to_be_compared_with(tmp_path: Path) -> None:
