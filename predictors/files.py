@@ -89,8 +89,11 @@ class PredictorFile:
 def _checked(path: str | Path, header: Any) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise PredictorError(f"{path} is neither a latency table nor a predictor of hwnas")
-    if header.get("version") != VERSION:
-        raise PredictorError(f"{path} has format version {header.get('version')!r}, this hwnas reads {VERSION}")
+    version = header.get("version")
+    if version != VERSION:
+        newer = isinstance(version, int) and version > VERSION
+        mend = "it was made by a newer hwnas; update this one" if newer else "fit the predictor again"
+        raise PredictorError(f"{path} has format version {version!r}, this hwnas reads {VERSION}: {mend}")
     texts = {name: header.get(name) for name in ("kind", "unit", "space", "fingerprint")}
     meta = header.get("meta")
     if not all(isinstance(text, str) for text in texts.values()) or not isinstance(meta, dict):

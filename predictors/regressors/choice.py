@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
-SLACK = 0.03
+SLACK = 0.05
 """Share by which the error of a simpler kind may be larger, if it cannot be told from the smallest."""
 
 

@@ -49,7 +49,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"format": "other"}, "neither a latency table nor a predictor"),
-        ({"version": 2}, "version 2, this hwnas reads 1"),
+        ({"version": 2}, "version 2, this hwnas reads 1: it was made by a newer hwnas; update this one$"),
+        ({"version": 0}, "version 0, this hwnas reads 1: fit the predictor again$"),
+        ({"version": None}, "version None, this hwnas reads 1: fit"),
         ({"kind": 5}, "damaged"),
         ({"meta": []}, "damaged"),
     ],

@@ -161,7 +161,7 @@ def differing(*means: float, spread: float = 0.1, n: int = 100) -> list[np.ndarr
     [
         ((1.00, 1.00, 1.00), "simple"),
         ((1.01, 1.00, 1.00), "simple"),  # within a standard error, 0.01
-        ((1.05, 1.00, 1.00), "default"),
+        ((1.08, 1.00, 1.00), "default"),
         ((2.00, 1.005, 1.00), "default"),  # as good as the costly one
         ((2.00, 1.10, 1.00), "costly"),
         ((1.00, 1.10, 1.10), "simple"),
