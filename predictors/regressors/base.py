@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ...profiler.additive import AdditiveModel
+from ...spaces.space import SearchSpace
 from .choice import Choice
 
 Meta = dict[str, Any]
@@ -120,6 +122,14 @@ class Regressor(ABC):
     @abstractmethod
     def predict(self, rows: Rows) -> NDArray[np.float64]:
         """(N,) positive."""
+
+    def sums(self, space: SearchSpace, table: AdditiveModel | None) -> AdditiveModel | None:
+        """The same predictions for a space's architectures as sums over its choices; None where they are no such sums.
+
+        Args:
+            table: whose prediction is the column `TABLE`.
+        """
+        return None
 
     @abstractmethod
     def state(self) -> State:

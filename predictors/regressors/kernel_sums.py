@@ -9,10 +9,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ...profiler.additive import AdditiveModel
+from ...spaces.description import SpaceError
+from ...spaces.space import SearchSpace
+from ...spaces.usage import terms
 from ..base import PredictorError
 from ..conformal import folds
 from ..operator_costs import OperatorCosts
-from ..operators import MEASURES, OperatorRows, Operators
+from ..operators import MEASURES, OperatorLayout, OperatorRows
 from .base import TABLE, Regressor, Rows, State
 from .matrix import one_hot
 
@@ -93,11 +97,21 @@ class KernelSums(Regressor):
             raise ValueError("a column that counts is not there")
         return self
 
-    def workloads(self, operators: Operators) -> tuple[Vector, float, bool] | None:
-        """(W,) prices of workloads, the constant, and whether dead ones cost nothing; None if it is no sum of such."""
-        if self.way.live is None or len(self.costs.extra) != 1:
+    def sums(self, space: SearchSpace, table: AdditiveModel | None) -> AdditiveModel | None:
+        if self.way.live is None or self.way.counts:
             return None
-        return self.costs.of(operators.families, operators.amounts), float(self.costs.extra[0]), self.way.live
+        operators = OperatorLayout(space).operators
+        values = dict(zip(operators.names, self.costs.of(operators.families, operators.amounts).tolist(), strict=True))
+        try:
+            needed = terms(space.description, live=self.way.live, classes=True)
+        except SpaceError:
+            return None  # what is dead depends on too much to be held
+        constant, *share = self.costs.extra.tolist()
+        own = AdditiveModel.from_values(space.encoding, space.description, values, needed=needed).scaled(1.0, constant)
+        if table is None or not share:
+            return own
+        more = table.scaled(share[0], own.constant)
+        return AdditiveModel(space.encoding, [*own.cost_terms, *more.cost_terms], more.constant)
 
     # -- inside
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hwnas.predictors.base import PredictorError
 from hwnas.predictors.features import SpaceFeatures
+from hwnas.predictors.kinds import learned_type
 from hwnas.predictors.regressors.base import Rows
-from hwnas.predictors.regressors.kernel_sums import KernelSums
+from hwnas.predictors.regressors.kernel_sums import KernelSums, Way
+from hwnas.profiler.additive import AdditiveModel
 from hwnas.spaces.registry import load_space
 
 
@@ -53,15 +55,36 @@ def test_the_data_decide_whether_dead_operators_count(live: bool) -> None:
     assert error.mean() < np.abs(without.predict(replace(new, operators=None)) / latency(new, live=live) - 1).mean()
 
 
-def test_prices_of_single_workloads_add_up() -> None:
-    rows = rows_of("proxyless-small", 40)
+@pytest.mark.parametrize("with_table", [False, True])
+def test_the_sums_over_choices_are_the_predictions(with_table: bool) -> None:
+    """On a space too large to be listed the expectation is exact, too."""
+    space = load_space("proxyless-small", {})
+    table = None
+    if with_table:
+        prices = {w.key(): 0.01 * (1 + i % 7) for i, w in enumerate(space.workloads())}
+        table = AdditiveModel.from_values(space.encoding, space.description, prices).scaled(1.0, 0.2)
+    features = SpaceFeatures.of(space, table)
+    rows = features.rows(space.encoding.sample(60, np.random.default_rng(0)))
+    y = latency(rows) if table is None else latency(rows) + 3 * rows.numeric[:, -1]
+    fitted = KernelSums().fit(rows, y, np.random.default_rng(0))
+    sums = fitted.sums(space, table)
+    assert sums is not None
+    codes = space.encoding.sample(300, np.random.default_rng(1))
+    np.testing.assert_allclose(sums.predict(codes), fitted.predict(features.rows(codes)), rtol=1e-9)
+    predictor = learned_type("kernel").fit_codes(
+        space, rows.operators.codes, y, rng=np.random.default_rng(0), table=table
+    )
+    assert predictor.closed_form
+    p = [np.full(len(d), 1 / len(d)) for d in space.decisions]
+    drawn = predictor.predict_codes(space.encoding.sample(20_000, np.random.default_rng(2), p))
+    assert predictor.expected(p) == pytest.approx(drawn.mean(), abs=4 * drawn.std() / np.sqrt(len(drawn)))
+
+
+def test_what_a_runtime_merges_is_no_sum_over_choices() -> None:
+    rows = rows_of("nasbench201", 40)
     fitted = KernelSums().fit(rows, latency(rows), np.random.default_rng(0))
-    found = fitted.workloads(rows.operators.layout.operators)
-    assert found is not None
-    values, constant, live = found
-    assert (values >= 0).all()
-    counts = rows.operators.layout.counts(rows.operators.codes, live=live)
-    np.testing.assert_allclose(constant + counts @ values, fitted.predict(rows), rtol=1e-9)
+    fitted.way = Way(True, counts=(0,))
+    assert fitted.sums(load_space("nasbench201", {}), None) is None
 
 
 def test_rows_of_a_space_need_one_again() -> None:
