@@ -9,6 +9,7 @@ from .common import Json, Output, Quiet, SpaceArguments, UsageProblem, examples,
 
 if TYPE_CHECKING:
     from ..predictors.evaluation import Evaluation
+    from ..predictors.source_columns import SourceColumn
 
 app = new_app()
 
@@ -47,6 +48,8 @@ STATISTICS = {
         "--train 900 --seeds 5 --kind gbdt --json -",
         "hwnas evaluate --data kernels.parquet --target ms --features cin,cout,k,stride,hw --group network --train 900 "
         "--seeds 5",
+        "hwnas evaluate --data nb201.parquet --target lat_phone --features op0,op1,op2,op3,op4,op5 --space nasbench201 "
+        "--train 20 --sources nb201.parquet:lat_cpu,nb201.parquet:lat_gpu,others.parquet:lat_board",
     )
 )
 def evaluate(
@@ -70,24 +73,29 @@ def evaluate(
     kind: Annotated[str | None, typer.Option("--kind", metavar="K", help="What to fit; see below.")] = None,
     sources: Annotated[
         str | None,
-        typer.Option("--sources", metavar="FILE:COLUMN,...", help="Latencies on other devices, to transfer from."),
+        typer.Option(
+            "--sources",
+            metavar="FILE:COLUMN,...",
+            help="Latencies on other devices to transfer from: columns of Parquet files with the same feature columns, "
+            "which need not have the same rows.",
+        ),
     ] = None,
     quiet: Quiet = False,
     json_file: Json = None,
 ) -> None:
     """Judge a predictor on a table of measured architectures: fit on some rows, predict the others.
 
-    Kinds: linear, gbdt, random-forest, gaussian-process, mlp, stacked (default).
+    Kinds: auto, lut, linear, gbdt, random-forest, gaussian-process, mlp, gcn, kernel, stacked (default), transfer
+    (where there are --sources).
     """
     output = Output(quiet, json_file)
     from ..predictors.evaluation import evaluate as judge
     from ..predictors.frames import FrameRequest, read_measured
-    from ..predictors.regressors.registry import DEFAULT_KIND, regressor_type
+    from ..predictors.regressors.registry import regressor_type
 
-    kind = kind or DEFAULT_KIND
+    kind = transferring(kind, sources)
     regressor_type(kind)
-    read_sources(sources, kind)
-    request = FrameRequest(data, target, columns(features), group)
+    request = FrameRequest(data, target, columns(features), group, read_sources(sources))
     asked = None if space is None else load_space(space, space_arguments)
     if space_arguments and space is None:
         raise UsageProblem("--space-arg is given without --space")
@@ -102,6 +110,7 @@ def evaluate(
             "target": target,
             "features": request.features,
             "space": asked and asked.name,
+            "sources": [own.name for own in request.sources],
         }
     )
 
@@ -111,19 +120,39 @@ def columns(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def read_sources(text: str | None, kind: str) -> list[tuple[Path, str]]:
-    """The files and columns of ``--sources``; raises UsageProblem for another form, or a kind without use for them."""
+def transferring(kind: str | None, sources: str | None) -> str:
+    """The kind to fit, transfer where there are sources; raises UsageProblem for a kind that does not go with them."""
+    from ..predictors.regressors.registry import DEFAULT_KIND, TRANSFER
+
+    kind = kind or (TRANSFER if sources else DEFAULT_KIND)
+    if sources and kind != TRANSFER:
+        raise UsageProblem(f"--sources: a predictor of kind {kind!r} does not learn from other devices")
+    if kind == TRANSFER and not columns(sources or ""):
+        raise UsageProblem("--kind transfer needs --sources: latencies of the same architectures on other devices")
+    return kind
+
+
+def read_sources(text: str | None) -> "tuple[SourceColumn, ...]":
+    """The files and columns of ``--sources``; raises UsageProblem for another form."""
+    from ..predictors.source_columns import SourceColumn
+
     found = []
     for item in columns(text or ""):
-        file, separator, column = item.rpartition(":")
-        if not separator or not file or not column:
-            raise UsageProblem(f"--sources {item!r} is not of the form FILE:COLUMN")
-        if not Path(file).is_file():
+        given = source_column(item)
+        if given is None:
+            file, separator, column = item.rpartition(":")
+            if not separator or not file or not column:
+                raise UsageProblem(f"--sources {item!r} is not of the form FILE:COLUMN")
             raise UsageProblem(f"--sources: there is no file {file}")
-        found.append((Path(file), column))
-    if found:
-        raise UsageProblem(f"--sources: a predictor of kind {kind!r} does not learn from other devices")
-    return found
+        found.append(SourceColumn(*given))
+    return tuple(found)
+
+
+def source_column(item: str) -> tuple[Path, str] | None:
+    """File and column of ``FILE:COLUMN``, either of which may have colons; None where there is no such file."""
+    parts = item.split(":")
+    splits = [(Path(":".join(parts[:i])), ":".join(parts[i:])) for i in range(len(parts) - 1, 0, -1)]
+    return next(((file, column) for file, column in splits if column and file.is_file()), None)
 
 
 def _show(output: Output, result: "Evaluation") -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +18,8 @@ from .graph_features import GraphFeatures
 from .graphs import GraphLayout, SpaceGraphs
 from .operators import OperatorLayout, OperatorRows
 from .regressors.base import TABLE, Arrays, Meta, Rows
+from .transfer_sources import SourceCodes, SourceRows, Sources, pruned
+from .workload_costs import WorkloadCosts
 
 CHUNK = 8192
 LISTED = 50_000
@@ -29,34 +30,6 @@ STAGES = 8
 """Resolutions that are told apart at most."""
 
 
-@dataclass(frozen=True, eq=False)
-class WorkloadCosts:
-    """Exact counts of each workload of a space, in the order of its description.
-
-    Attributes:
-        macs, params, bytes: (workloads,) as `devices.flops.count` gives them; all NaN-free, or empty where some
-            workload cannot be counted.
-    """
-
-    macs: NDArray[np.float64]
-    params: NDArray[np.float64]
-    bytes: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, space: SearchSpace, batch: int = 1) -> WorkloadCosts:
-        """Count them (from the cache where they have been counted before)."""
-        from ..profiler.artifacts import Lowerer
-        from ..profiler.lowering import LoweringError
-
-        lowerer = Lowerer(space, "ops", batch, route="ops")
-        try:
-            counts = [json.loads(lowerer.workload(w).data) for w in space.workloads(batch)]
-        except LoweringError:
-            return cls(*np.empty((3, 0)))
-        names = ("macs", "params", "activation_bytes")
-        return cls(*(np.array([float(count[name]) for count in counts]) for name in names))
-
-
 class SpaceFeatures:
     """Architectures of one space as rows.
 
@@ -64,16 +37,20 @@ class SpaceFeatures:
     with none where the operator is dead: which of these a runtime drops, the data decide. Numbers (`raw:` of all
     operators, `live:` of those that act on the output): how many operators of each kind; MACs, parameters and
     activation bytes; the longest path; the same for each resolution ("stage"); what is left under each hypothesis of
-    what a runtime does (see `hypotheses`), as a block each; and what a table predicts.
+    what a runtime does (see `hypotheses`), as a block each; what other devices take; and what a table predicts.
 
     Args:
         space: whose architectures. costs: of its workloads. table: a latency table's sums for it.
+
+    Attributes:
+        sources: what other devices take; None: no column says so (see `learn`).
     """
 
     def __init__(self, space: SearchSpace, costs: WorkloadCosts, table: AdditiveModel | None = None) -> None:
         self.space = space
         self.costs = costs
         self.table = table
+        self.sources: Sources | None = None
 
     @classmethod
     def of(cls, space: SearchSpace, table: AdditiveModel | None = None) -> SpaceFeatures:
@@ -87,22 +64,23 @@ class SpaceFeatures:
             SpaceError: an architecture combines shapes that discovery did not meet.
         """
         codes = np.asarray(codes)
-        blocks, back = self._distinct(codes)
-        parts = [self._block(blocks[i : i + CHUNK]) for i in range(0, max(len(blocks), 1), CHUNK)]
-        choices, numeric = (np.concatenate(own) for own in zip(*parts, strict=True))
-        if back is not None:
-            choices, numeric = choices[back], numeric[back]
-        decisions = self.space.decisions
-        labels = tuple(d.label for d in decisions)
-        sizes = tuple(len(d) for d in decisions)
-        if self._deadly:
-            labels, sizes = (*labels, *(f"live {label}" for label in labels)), 2 * sizes
-        names = self._names
-        if self.table is not None:
-            numeric, names = np.column_stack([numeric, self.table.predict(codes)]), (*names, TABLE)
-        hypotheses = self.graphs.blocks(len(self._names) - len(self.graphs.names), live=self._deadly)
         graphs, operators = SpaceGraphs(self._graph_layout, codes), OperatorRows(self._operators, codes)
-        return Rows(choices, sizes, numeric, names, labels, graphs, hypotheses, operators)
+        rows = replace(self._bare(codes), graphs=graphs, operators=operators)
+        if self.sources is not None:
+            rows = self.sources.added(rows, self._pruned(codes))
+        return rows if self.table is None else rows.with_numeric(TABLE, self.table.predict(codes))
+
+    def learn(self, sources: Sequence[SourceCodes]) -> None:
+        """What other devices take; from now on it is in the rows, if there are any.
+
+        Raises:
+            PredictorError: a source cannot be learned from.
+        """
+        found = []
+        for own in sources:
+            alive = self.alive(own.codes)
+            found.append(SourceRows(own.name, self._bare(own.codes[alive]), own.latency[alive]))
+        self.sources = Sources.learned(found) if found else None
 
     def alive(self, codes: np.ndarray) -> NDArray[np.bool_]:
         """(N,) whether a network's output depends on its input at all."""
@@ -120,13 +98,17 @@ class SpaceFeatures:
     def state(self) -> tuple[Meta, Arrays]:
         """What `from_state` needs besides the space."""
         arrays: Arrays = {"macs": self.costs.macs, "params": self.costs.params, "bytes": self.costs.bytes}
+        meta: Meta = {"table": None, "sources": None}
+        if self.sources is not None:
+            meta["sources"], own = self.sources.state()
+            arrays |= {f"sources/{name}": array for name, array in own.items()}
         if self.table is None:
-            return {"table": None}, arrays
+            return meta, arrays
         terms = []
         for i, term in enumerate(self.table.cost_terms):
             arrays[f"term {i}"] = term.costs
             terms.append({"decisions": list(term.decisions), "classes": term.classes})
-        return {"table": {"constant": self.table.constant, "terms": terms}}, arrays
+        return {**meta, "table": {"constant": self.table.constant, "terms": terms}}, arrays
 
     @classmethod
     def from_state(cls, space: SearchSpace, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SpaceFeatures:
@@ -134,7 +116,11 @@ class SpaceFeatures:
         costs = WorkloadCosts(*(arrays[name].astype(float) for name in ("macs", "params", "bytes")))
         if {len(costs.macs), len(costs.params), len(costs.bytes)} not in ({0}, {len(space.workloads())}):
             raise ValueError("the costs do not fit the space's workloads")
-        return cls(space, costs, _read_table(space, meta["table"], arrays))
+        self = cls(space, costs, _read_table(space, meta["table"], arrays))
+        if meta.get("sources") is not None:  # files of before lack it
+            own = {name.removeprefix("sources/"): a for name, a in arrays.items() if name.startswith("sources/")}
+            self.sources = Sources.from_state(meta["sources"], own)
+        return self
 
     # -- inside
 
@@ -145,6 +131,28 @@ class SpaceFeatures:
     @cached_property
     def _operators(self) -> OperatorLayout:
         return OperatorLayout(self.space)
+
+    def _bare(self, codes: np.ndarray) -> Rows:
+        """Rows without what sources and the table say."""
+        blocks, back = self._distinct(codes)
+        parts = [self._block(blocks[i : i + CHUNK]) for i in range(0, max(len(blocks), 1), CHUNK)]
+        choices, numeric = (np.concatenate(own) for own in zip(*parts, strict=True))
+        if back is not None:
+            choices, numeric = choices[back], numeric[back]
+        decisions = self.space.decisions
+        labels = tuple(d.label for d in decisions)
+        sizes = tuple(len(d) for d in decisions)
+        if self._deadly:
+            labels, sizes = (*labels, *(f"live {label}" for label in labels)), 2 * sizes
+        hypotheses = self.graphs.blocks(len(self._names) - len(self.graphs.names), live=self._deadly)
+        return Rows(choices, sizes, numeric, self._names, labels, blocks=hypotheses)
+
+    def _pruned(self, codes: np.ndarray) -> Rows | None:
+        """Bare rows of what is left of the architectures; None where nothing can be taken out."""
+        if not self._deadly:
+            return None
+        left = pruned(self.space.description, codes, self._live_nodes(codes))
+        return None if left is None else self._bare(self.space.encoding.canonical(left))
 
     def _distinct(self, codes: np.ndarray) -> tuple[np.ndarray, NDArray[np.intp] | None]:
         """Different rows, and which of them each row is; None where it is not worth looking."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.architecture import ArchitectureError
-from ..spaces.description import Decision
 from ..spaces.encoding import Codes
 from ..spaces.space import SearchSpace
 from .base import PredictorError
 from .columns import rows_of
 from .features import SpaceFeatures
 from .fitting import aggregate
+from .frame_codes import encode_frame, is_conditional
+from .parquet import check_numeric, check_varied, check_whole, read_columns
 from .regressors.base import Rows
+from .source_columns import SourceColumn, SourceFrame, check_columns, numbered, read_source
+from .transfer_sources import SourceRows, Sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,12 +34,14 @@ class FrameRequest:
         data: a Parquet file. target: the column of latencies.
         features: columns that describe an architecture; with a space, its decisions in order.
         group: a column; rows of one value of it stay together when rows are split.
+        sources: latencies on other devices, which become columns.
     """
 
     data: Path
     target: str
     features: tuple[str, ...]
     group: str | None = None
+    sources: tuple[SourceColumn, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,7 @@ class Measured:
         disconnected: rows that were left out, since their network's output does not depend on its input.
         repeated: rows that became one with another of the same architecture; `differing`: of how many architectures
             these had different latencies.
+        more: sentences on rows of sources.
     """
 
     rows: Rows
@@ -62,6 +67,7 @@ class Measured:
     disconnected: int
     repeated: int
     differing: int
+    more: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
         """What a user should know of rows that are not there as they were."""
@@ -73,7 +79,7 @@ class Measured:
         if self.repeated:
             same = f"{self.repeated} rows repeat an architecture and became one with it"
             said.append(f"{same}; {self.differing} architectures had different latencies, their median counts")
-        return said
+        return [*said, *self.more]
 
 
 def read_measured(request: FrameRequest, space: SearchSpace | None = None) -> Measured:
@@ -83,84 +89,83 @@ def read_measured(request: FrameRequest, space: SearchSpace | None = None) -> Me
         space: whose architectures they are; without one, the columns say for themselves what they are.
 
     Raises:
-        PredictorError: the file cannot be read, lacks a column, or a column holds something that cannot be used.
+        PredictorError: the file cannot be read, lacks a column, or a column holds something that cannot be used; or
+            that of a source.
     """
     frame, missing = _with_target(_read(request), request)
     _check_features(frame, request, space)
+    check_columns(request.sources, SourceColumn(request.data, request.target))
+    others = [read_source(own, request.features, space) for own in request.sources]
     codes = None if space is None else encode_frame(frame, request.features, space)
     features = None if space is None else SpaceFeatures.of(space)
     connected = np.ones(len(frame), bool) if codes is None or features is None else features.alive(codes)
     there = np.flatnonzero(connected)
-    identity = _numbered(frame, request.features) if codes is None else codes
+    identity = numbered(frame, request.features) if codes is None else codes
     y = frame[request.target].to_numpy(float)[there]
     first, latency, back = aggregate(identity[there], y)
     kept = there[first]
     own = None if codes is None else codes[kept]
+    if own is None or features is None:
+        rows = _with_sources(frame.iloc[kept], request.features, others)
+    else:
+        features.learn([other.of_space for other in others])
+        rows = features.rows(own)
     return Measured(
-        rows=rows_of(frame.iloc[kept], request.features) if own is None or features is None else features.rows(own),
+        rows=rows,
         latency=latency,
         codes=own,
-        groups=None if request.group is None else _together(_numbered(frame, [request.group])[there, 0], back)[first],
+        groups=None if request.group is None else _together(numbered(frame, [request.group])[there, 0], back)[first],
         missing=missing,
         disconnected=len(frame) - len(there),
         repeated=len(there) - len(first),
         differing=int((_spans(y, back, len(first)) > 0).sum()),
+        more=tuple(note for other in others for note in other.notes()),
     )
 
 
-def encode_frame(frame: pd.DataFrame, features: Sequence[str], space: SearchSpace) -> Codes:
-    """(N, decisions) codes from columns of candidates' names or numbers.
+def _with_sources(frame: pd.DataFrame, features: Sequence[str], others: Sequence[SourceFrame]) -> Rows:
+    """Rows of the features, and of what sources say; equal values are equal in all of them."""
+    import pandas as pd
 
-    Raises:
-        PredictorError: other columns than decisions, or a value that is no candidate.
-    """
-    decisions = space.decisions
-    if len(features) != len(decisions):
-        labels = ", ".join(d.label for d in decisions[:8]) + (", ..." if len(decisions) > 8 else "")
-        raise PredictorError(
-            f"space {space.name!r} has {len(decisions)} choices ({labels}), {len(features)} feature columns are "
-            "given: name one for each, in this order"
-        )
-    columns = [_candidates(frame[name], name, d) for name, d in zip(features, decisions, strict=True)]
-    try:
-        return space.encoding.canonical(np.stack(columns, axis=1))
-    except ArchitectureError as error:
-        raise PredictorError(f"the feature columns do not fit space {space.name!r}: {error}") from error
+    if not others:
+        return rows_of(frame, features)
+    together = rows_of(pd.concat([frame[list(features)], *(own.frame for own in others)]), features)
+    ends = np.cumsum([len(frame), *(len(own.frame) for own in others)])
+    rows = together.take(slice(len(frame)))
+    found = []
+    for own, start, end in zip(others, ends[:-1], ends[1:], strict=True):
+        known = together.take(slice(start, end))
+        _check_known(rows, known, own.name)
+        found.append(SourceRows(own.name, known, own.latency))
+    return Sources.learned(found).added(rows)
 
 
-# -- reading and checks
+def _check_known(rows: Rows, known: Rows, name: str) -> None:
+    """Raise PredictorError where rows have categories of which a source says nothing."""
+    for column, seen, label in zip(rows.choices.T, known.choices.T, rows.labels, strict=True):
+        new = np.setdiff1d(column, seen)
+        if len(new):
+            raise PredictorError(
+                f"source {name} has no row with {len(new)} of the values of column {label!r} that the target has: it "
+                "says nothing of these"
+            )
+
+
+# -- checks
 
 
 def _read(request: FrameRequest) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = request.data
-    wanted = list(dict.fromkeys([*request.features, request.target, *filter(None, [request.group])]))
     if len(set(request.features)) < len(request.features) or request.target in request.features:
         raise PredictorError("a feature column is given twice, or is the target")
     if not request.features:
         raise PredictorError("no feature column is given")
-    try:
-        there = pq.read_schema(path).names
-        absent = [name for name in wanted if name not in there]
-        if absent:
-            raise PredictorError(f"{path} has no column {', '.join(map(repr, absent))}; it has {_list(there)}")
-        return pd.read_parquet(path, columns=wanted, engine="pyarrow").reset_index(drop=True)
-    except OSError as error:
-        raise PredictorError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (pa.ArrowException, ValueError) as error:
-        raise PredictorError(f"{path} is no Parquet file that can be read: {error}") from error
+    return read_columns(request.data, [*request.features, request.target, *filter(None, [request.group])])
 
 
 def _with_target(frame: pd.DataFrame, request: FrameRequest) -> tuple[pd.DataFrame, int]:
     """The rows that have a latency, and how many have none."""
-    import pandas as pd
-
     column = frame[request.target]
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        raise PredictorError(f"target {request.target!r} of {request.data} holds {column.dtype}, not numbers")
+    check_numeric(column, f"target {request.target!r} of {request.data}")
     known = frame[column.notna()].reset_index(drop=True)
     y = known[request.target].to_numpy(float)
     wrong = ~(np.isfinite(y) & (y > 0))
@@ -177,65 +182,9 @@ def _with_target(frame: pd.DataFrame, request: FrameRequest) -> tuple[pd.DataFra
 
 def _check_features(frame: pd.DataFrame, request: FrameRequest, space: SearchSpace | None) -> None:
     for name in (*request.features, *filter(None, [request.group])):
-        conditional = space is not None and _conditional(space, request.features, name)
-        _check_column(frame[name], name, request.data, holes=conditional)
-
-
-def _check_column(column: pd.Series, name: str, path: Path, *, holes: bool) -> None:
-    """Raise PredictorError for a constant column, or one with missing or infinite values (allowed where `holes`)."""
-    import pandas as pd
-
-    bad = column.isna()
-    if pd.api.types.is_float_dtype(column):
-        bad |= ~np.isfinite(column.to_numpy(float, na_value=np.nan))
-    if bad.any() and not holes:
-        raise PredictorError(f"column {name!r} of {path}: {int(bad.sum())} of {len(column)} rows have no value")
-    try:
-        distinct = column.nunique(dropna=False)
-    except TypeError as error:
-        raise PredictorError(f"column {name!r} of {path} holds neither numbers nor texts") from error
-    if distinct < 2:
-        raise PredictorError(f"column {name!r} of {path} is constant ({column.iloc[0]}): it says nothing, leave it out")
-
-
-def _conditional(space: SearchSpace, features: Sequence[str], name: str) -> bool:
-    """Whether the column is for a choice that is not always reached."""
-    where = features.index(name) if name in features else -1
-    return 0 <= where < len(space.decisions) and () not in space.decisions[where].reach
-
-
-# -- what the values mean
-
-
-def _candidates(column: pd.Series, name: str, decision: Decision) -> NDArray[np.int64]:
-    """Numbers of candidates, -1 where there is no value."""
-    import pandas as pd
-
-    known = column.dropna()
-    if pd.api.types.is_numeric_dtype(column):
-        numbers = known.to_numpy(float)
-        wrong = (numbers != np.floor(numbers)) | (numbers < -1) | (numbers >= len(decision))
-        values: Any = numbers.astype(np.int64)
-    else:
-        names = {candidate: i for i, candidate in enumerate(decision.candidates)}
-        values = known.astype(str).map(names)
-        wrong = values.isna().to_numpy()
-    if wrong.any():
-        odd = known.iloc[int(np.argmax(wrong))]
-        raise PredictorError(
-            f"column {name!r}: choice {decision.label!r} has no candidate {str(odd)!r}; it has "
-            f"{' | '.join(decision.candidates)}, or their numbers from 0"
-        )
-    found = np.full(len(column), -1, np.int64)
-    found[column.notna().to_numpy()] = np.asarray(values, np.int64)
-    return found
-
-
-def _numbered(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
-    """(N, columns) numbers of the distinct values."""
-    import pandas as pd
-
-    return np.stack([pd.factorize(frame[name])[0] for name in columns], axis=1).astype(np.int64)
+        holes = space is not None and is_conditional(space, request.features, name)
+        check_whole(frame[name], request.data, holes=holes)
+        check_varied(frame[name], request.data)
 
 
 def _spans(y: NDArray[np.float64], back: NDArray[np.intp], n: int) -> NDArray[np.float64]:
@@ -258,7 +207,3 @@ def _together(groups: NDArray[np.int64], back: NDArray[np.intp]) -> NDArray[np.i
         if (now == groups).all():
             return now
         groups = now
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")

@@ -7,7 +7,7 @@ import importlib
 from ..base import PredictorError
 from .base import Regressor
 
-DEFAULT_KIND = "stacked"
+DEFAULT_KIND, TRANSFER = "stacked", "transfer"
 # A kind is a module here and a line below; `predictors.kinds` makes a predictor of each.
 _BUILT_IN = {
     "auto": ".auto:Auto",
@@ -20,6 +20,7 @@ _BUILT_IN = {
     "gcn": ".gcn:Gcn",
     "kernel": ".kernel_sums:KernelSums",
     "stacked": ".stacked:Stacked",
+    TRANSFER: ".transfer:Transfer",
 }
 
 

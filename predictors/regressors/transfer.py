@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base import PredictorError
 from .base import Regressor, Rows, State
 from .kernel import REFUSED, inverse_of
 from .matrix import Standard, dense
@@ -17,6 +18,12 @@ from .simplex import simplex_weights
 Vector = NDArray[np.float64]
 SOURCE = "source: "
 """How the names of numeric columns begin that hold the latency of the same architecture on another device."""
+PRUNED = "pruned source: "
+"""And of what is left of the architecture when operators without effect are taken out."""
+FEW = 5
+"""Rows below which the sources' mean is only scaled."""
+TUNED_ON, FOLDS = 200, 25
+"""Rows on which marginal likelihood is worked out; parts in which the sum is left out."""
 START = np.array([0.3, 0.1, 0.1, 0.05, 0.05])
 """Standard deviations, before any data, of: level, mean of the sources, differences of them, bends, features."""
 NOISE, SMALLEST = 0.05, 1e-6
@@ -28,26 +35,45 @@ TINY = 1e-12
 
 
 class Transfer(Regressor):
-    """log y ~ mean of the sources' logarithms + Gaussian process + noise, for 5 to some hundred rows.
+    """log y ~ mean of the sources' logarithms + Gaussian process + noise, for up to some hundred rows.
 
     Processes over the level, the mean of the sources, their differences, bends in these, and features of the
     architecture, each as large as marginal likelihood has it, and a non-negative sum of the sources are averaged by how
     well they predict rows that are left out. The units of sources do not matter; their noise does: give them denoised.
 
-    Rows have the sources as numeric columns (see `SOURCE`).
+    Rows have the sources as numeric columns (see `SOURCE`), and may have them a second time, of the pruned
+    architectures (`PRUNED`): these are taken where the rows that are left out say clearly that they serve better. Below
+    5 rows, the mean of the logarithms is only scaled, without any row not even that.
 
     Attributes:
+        columns: numbers of the numeric columns that are the sources.
         weights: of the processes, and of the sum.
-        held_out: leave-one-out predictions, in which only the parameters come from all rows.
+        held_out: leave-one-out predictions, in which only the parameters come from all rows; None for very few rows.
     """
 
     kind: ClassVar[str] = "transfer"
-    min_rows: ClassVar[int] = 5
+    min_rows: ClassVar[int] = 0
 
     def fit(self, rows: Rows, y: Vector, rng: np.random.Generator) -> Self:
-        self.columns, logs, features = _taken_apart(rows)
-        if not self.columns:
-            raise ValueError("there is no source to transfer from")
+        variants = _variants(rows.names)
+        if not variants:
+            raise PredictorError(
+                f"a predictor of kind {self.kind!r} learns from other devices' latencies: name some with --sources"
+            )
+        if len(y) < FEW:
+            return self._scaled(variants[0], rows, y)
+        errors = []
+        for columns in reversed(variants):
+            self._fit_on(columns, rows, y, rng)
+            errors.append(np.abs(np.log(self.held_out / y)))
+        if len(errors) > 1 and _clearly_smaller(errors[0], errors[1]):
+            self._fit_on(variants[1], rows, y, rng)
+        return self
+
+    def _fit_on(self, columns: tuple[int, ...], rows: Rows, y: Vector, rng: np.random.Generator) -> None:
+        """With these columns for sources."""
+        self.columns = columns
+        logs, features = _taken_apart(rows, columns)
         self.levels = logs.mean(axis=0)
         logs = logs - self.levels
         self.standard = Standard.of(features)
@@ -56,9 +82,11 @@ class Transfer(Regressor):
         self.centre = float(np.median(target))
         self.variances, self.duals = np.zeros((len(PARTS), len(START))), np.zeros((len(PARTS), len(y)))
         parts = self.points.kernels(self.points)
+        some = np.sort(rng.permutation(len(y))[:TUNED_ON])
         left = []
         for i, own in enumerate(PARTS):
-            variances, noise = _tuned(parts[list(own)], START[list(own)], target - self.centre)
+            seen = parts[np.ix_(list(own), some, some)]
+            variances, noise = _tuned(seen, START[list(own)], target[some] - self.centre)
             self.variances[i, list(own)] = variances
             covariance = np.tensordot(self.variances[i], parts, 1) + noise * np.eye(len(y))
             inverse, _ = inverse_of(covariance)
@@ -70,12 +98,25 @@ class Transfer(Regressor):
         held = np.stack(left, axis=1)
         self.weights = simplex_weights(held - np.log(y)[:, None], PULL)
         self.held_out = np.exp(held @ self.weights)
+
+    def _scaled(self, columns: tuple[int, ...], rows: Rows, y: Vector) -> Self:
+        """The sources' geometric mean, times what the few rows say; without any row as it is."""
+        self.columns = columns
+        logs, features = _taken_apart(rows, columns)
+        n, d = logs.shape
+        self.levels, self.sum = np.zeros(d), np.zeros(d + 1)
+        self.centre = float(np.median(np.log(y) - logs.mean(axis=1))) if n else 0.0
+        self.standard = Standard(np.zeros(features.shape[1]), np.zeros(features.shape[1]))
+        nothing, one = np.array(0.0), np.array(1.0)
+        self.points = _Points(np.zeros(n), np.zeros((n, d)), 0 * features, nothing, one, np.zeros(d), one)
+        self.variances, self.duals = np.zeros((len(PARTS), len(START))), np.zeros((len(PARTS), n))
+        self.weights = np.eye(len(PARTS) + 1)[0]
         return self
 
     def predict(self, rows: Rows) -> Vector:
-        columns, logs, features = _taken_apart(rows)
-        if columns != self.columns:
+        if self.columns not in _variants(rows.names):
             raise ValueError("the rows have other sources")
+        logs, features = _taken_apart(rows, self.columns)
         logs = logs - self.levels
         parts = self.points.like(logs, self.standard(features)).kernels(self.points)
         found = [logs.mean(axis=1) + self.centre + np.tensordot(v, parts, 1) @ d for v, d in self._processes]
@@ -154,13 +195,24 @@ class _Points:
         return np.stack([np.ones_like(linear), linear, apart, bend, self.features @ others.features.T / width])
 
 
-def _taken_apart(rows: Rows) -> tuple[tuple[int, ...], Vector, Vector]:
-    """Numbers of the source columns, (N, sources) logarithms, (N, F) everything else."""
-    columns = tuple(i for i, name in enumerate(rows.names) if name.startswith(SOURCE))
+def _variants(names: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """Numbers of the columns that may stand for the sources: as they are, of the pruned architectures."""
+    found = [tuple(i for i, name in enumerate(names) if name.startswith(start)) for start in (SOURCE, PRUNED)]
+    return [columns for columns in found if columns]
+
+
+def _clearly_smaller(these: Vector, those: Vector) -> bool:
+    """Whether (N,) errors are smaller by more than one standard error (Breiman et al., 1984)."""
+    gain = those - these
+    return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)))
+
+
+def _taken_apart(rows: Rows, columns: tuple[int, ...]) -> tuple[Vector, Vector]:
+    """(N, sources) logarithms of the sources, (N, F) everything else."""
     logs = np.log(np.maximum(rows.numeric[:, list(columns)], TINY))
-    others = np.delete(np.arange(len(rows.names)), columns)
+    others = [i for i, name in enumerate(rows.names) if not name.startswith((SOURCE, PRUNED))]
     bare = Rows(rows.choices, rows.sizes, rows.numeric[:, others], tuple(rows.names[i] for i in others))
-    return columns, logs, dense(bare)
+    return logs, dense(bare)
 
 
 def _tuned(parts: Vector, start: Vector, target: Vector) -> tuple[Vector, float]:
@@ -200,9 +252,9 @@ def _log_of_sum(sources: Vector, weights: Vector) -> Vector:
 
 
 def _sums_left_out(sources: Vector, y: Vector) -> Vector:
-    """(N,) logarithm of what the sum of the other rows says of each row."""
+    """(N,) logarithm of what the sum of other rows says of each row."""
     found = np.empty(len(y))
-    for i in range(len(y)):
-        rest = np.delete(np.arange(len(y)), i)
-        found[i] = _log_of_sum(sources[[i]], _positive_sum(sources[rest], y[rest]))[0]
+    for own in np.array_split(np.arange(len(y)), min(len(y), FOLDS)):
+        rest = np.delete(np.arange(len(y)), own)
+        found[own] = _log_of_sum(sources[own], _positive_sum(sources[rest], y[rest]))
     return found

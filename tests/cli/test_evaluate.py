@@ -76,8 +76,7 @@ def test_with_a_space_and_groups(hwnas: Run, data: Path) -> None:
         (("--train", "40", "--data", "none.parquet"), "none.parquet cannot be read"),
         (("--train", "40", "--space", "nowhere"), "nowhere"),
         (("--train", "40", "--sources", "data.parquet:ms"), "does not learn from other devices"),
-        (("--train", "40", "--sources", "data.parquet"), "not of the form FILE:COLUMN"),
-        (("--train", "40", "--sources", "none.parquet:ms"), "there is no file none.parquet"),
+        (("--train", "40", "--kind", "transfer"), "--kind transfer needs --sources"),
         ((), "--train"),
     ],
 )
@@ -93,3 +92,88 @@ def test_arguments_without_a_space(hwnas: Run, data: Path) -> None:
     result = hwnas("evaluate", "--data", data, *LINEAR, "--train", 40, "--space-arg", "classes=5")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "--space-arg is given without --space" in result.err
+
+
+class TestSources:
+    @pytest.fixture
+    def others(self, data: Path) -> Path:
+        """Another file with all but ten of the networks, some of them twice, on three other devices."""
+        frame = pd.read_parquet(data).iloc[10:].drop(columns=["ms", "family"])
+        codes = frame.to_numpy()
+        cpu, gpu = 5 + 3.0 * (codes == 3).sum(axis=1) + (codes == 2).sum(axis=1), 1.0 + (codes > 1).sum(axis=1)
+        frame = frame.assign(cpu=cpu, gpu=gpu, same=1.0, none=np.nan, text="slow", few=np.nan)
+        frame.loc[frame.index[:3], "gpu"] = [np.nan, 0.0, -1.0]
+        frame.loc[frame.index[:5], "few"] = [1.0, 2.0, 3.0, 4.0, 5.0]
+        pd.concat([frame, frame.iloc[:4]]).to_parquet(data.parent / "others.parquet")
+        return data.parent / "others.parquet"
+
+    def given(self, data: Path, *sources: object) -> tuple[object, ...]:
+        named = ("--sources", ",".join(map(str, sources))) if sources else ()
+        return ("evaluate", "--data", data, "--features", OPS, "--target", "ms", *named)
+
+    @pytest.mark.parametrize("space", [(), ("--space", "nasbench201")])
+    @pytest.mark.parametrize(("train", "worst"), [(15, 6), (2, 25), (0, 200)])
+    def test_few_networks_and_other_devices(
+        self, hwnas: Run, data: Path, others: Path, space: Any, train: int, worst: float
+    ) -> None:
+        given = self.given(data, f"{others}:cpu", f"{others}:gpu")
+        result = hwnas(*given, *space, "--train", train, "--seeds", 2, "--json", "-", "-q")
+        assert (result.code, result.err) == (0, "")
+        found = result.json
+        assert (found["kind"], found["n"], found["train"]) == ("transfer", 88 - train, train)
+        assert found["sources"] == [f"{others}:cpu", f"{others}:gpu"]
+        assert f"source {others}:gpu: 6 rows without a positive latency are left out" in found["notes"]
+        assert found["mape"] < worst
+        assert found["spearman"] > 0.7
+        assert (found["width"] is None) == (train == 0)
+
+    @pytest.mark.parametrize(
+        ("sources", "message"),
+        [
+            (("data.parquet",), "not of the form FILE:COLUMN"),
+            (("none.parquet:cpu",), "there is no file none.parquet"),
+            (("others.parquet:tpu",), "no column 'tpu'"),
+            (("data.parquet:ms",), "is the target itself"),
+            (("others.parquet:cpu", "others.parquet:cpu"), "is given twice"),
+            (("others.parquet:same",), "is constant (1)"),
+            (("others.parquet:none",), "no row has a latency"),
+            (("others.parquet:few",), "5 rows can be used, at least 10"),
+            (("others.parquet:text",), "not numbers"),
+            (("others.parquet:cpu", "readme.md:cpu"), "no Parquet file"),
+        ],
+    )
+    def test_sources_that_cannot_be_used(
+        self,
+        hwnas: Run,
+        data: Path,
+        others: Path,
+        sources: tuple[str, ...],
+        message: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(data.parent)
+        (data.parent / "readme.md").write_text("no table")
+        result = hwnas(*self.given(Path(data.name), *sources), "--train", 20)
+        assert result.code == 2
+        assert message in result.err
+        assert result.err.count("\n") == 1
+
+    def test_a_source_that_lacks_a_value(self, hwnas: Run, data: Path, others: Path) -> None:
+        frame = pd.read_parquet(others)
+        frame[frame["op3"] != 2].to_parquet(others)
+        result = hwnas(*self.given(data, f"{others}:cpu"), "--train", 20)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "has no row with 1 of the values of column 'op3'" in result.err
+
+    def test_a_column_of_the_same_file_may_have_colons(self, hwnas: Run, data: Path) -> None:
+        frame = pd.read_parquet(data)
+        frame.assign(**{"a:b": frame["ms"] * 2}).to_parquet(data)
+        result = hwnas(*self.given(data, f"{data}:a:b"), "--train", 20, "--seeds", 1, "--json", "-", "-q")
+        assert result.code == 0
+        assert result.json["sources"] == [f"{data}:a:b"]
+        assert any("2 rows without a positive latency" in note for note in result.json["notes"])
+
+    def test_kinds_that_cannot_use_them(self, hwnas: Run, data: Path, others: Path) -> None:
+        result = hwnas(*self.given(data, f"{others}:cpu"), "--train", 20, "--kind", "gbdt")
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "'gbdt' does not learn from other devices" in result.err

@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from hwnas.predictors.base import PredictorError
 from hwnas.predictors.regressors.base import Rows
 from hwnas.predictors.regressors.linear import Linear
-from hwnas.predictors.regressors.transfer import SOURCE, Transfer
+from hwnas.predictors.regressors.transfer import PRUNED, SOURCE, Transfer
 
 
 def devices(n: int, seed: int = 0) -> tuple[Rows, np.ndarray]:
@@ -60,15 +61,43 @@ def test_its_state_is_plain_data_and_all_of_it() -> None:
             Transfer.from_state(meta, {key: a for key, a in arrays.items() if key != name})
 
 
-def test_few_rows_and_few_sources() -> None:
-    rows, y = devices(Transfer.min_rows)
+@pytest.mark.parametrize("n", [5, 6])
+def test_few_rows_and_few_sources(n: int) -> None:
+    rows, y = devices(n)
     one = Rows(rows.choices, rows.sizes, rows.numeric[:, :1], rows.names[:1])
     assert np.isfinite(Transfer().fit(one, y, np.random.default_rng(0)).predict(one)).all()
 
 
+def test_without_a_row_it_is_the_mean_of_the_sources() -> None:
+    (rows, y), (new, known) = devices(4), devices(300, 1)
+    consensus = np.exp(np.log(new.numeric).mean(axis=1))
+    nothing = Transfer().fit(rows.take(slice(0)), y[:0], np.random.default_rng(0))
+    np.testing.assert_allclose(nothing.predict(new), consensus)
+    scaled = Transfer().fit(rows, y, np.random.default_rng(0)).predict(new)
+    factor = np.median(y / np.exp(np.log(rows.numeric).mean(axis=1)))
+    np.testing.assert_allclose(scaled, factor * consensus, rtol=0.05)
+    assert np.mean(np.abs(scaled / known - 1)) < 0.2
+    meta, arrays = nothing.state()
+    np.testing.assert_array_equal(Transfer.from_state(meta, arrays).predict(new), nothing.predict(new))
+
+
+@pytest.mark.parametrize("prunes", [True, False])
+def test_the_data_say_whether_the_device_prunes(prunes: bool) -> None:
+    (rows, y), (other, _) = devices(40), devices(40, 7)
+    mine = np.random.default_rng(0).random(40) < 0.3  # of these architectures pruning leaves another one
+    pruned = np.where(mine[:, None], other.numeric, rows.numeric)
+    names = tuple(name.replace(SOURCE, PRUNED) for name in rows.names)
+    both = Rows(rows.choices, rows.sizes, np.concatenate([rows.numeric, pruned], axis=1), (*rows.names, *names))
+    taken = both.numeric[:, 3:] if prunes else rows.numeric
+    y = (0.7 * taken[:, 0] + 0.3 * taken[:, 1] ** 1.2) * 30
+    fitted = Transfer().fit(both, y, np.random.default_rng(0))
+    assert fitted.columns == ((3, 4, 5) if prunes else (0, 1, 2))
+    np.testing.assert_allclose(fitted.predict(both), y, rtol=0.1)
+
+
 def test_rows_without_sources_or_with_others_are_refused() -> None:
     rows, y = devices(12)
-    with pytest.raises(ValueError, match="no source"):
+    with pytest.raises(PredictorError, match="name some with --sources"):
         Transfer().fit(Rows(rows.choices, rows.sizes, np.empty((12, 0))), y, np.random.default_rng(0))
     fitted = Transfer().fit(rows, y, np.random.default_rng(0))
     with pytest.raises(ValueError, match="other sources"):
