@@ -23,6 +23,7 @@ from hwnas.predictors.regressors.boosting import BoostedTrees
 from hwnas.predictors.regressors.forest import RandomForest
 from hwnas.predictors.regressors.gaussian_process import GaussianProcess
 from hwnas.predictors.regressors.gcn import Gcn
+from hwnas.predictors.regressors.kernel_sums import KernelSums
 from hwnas.predictors.regressors.linear import Linear
 from hwnas.predictors.regressors.mlp import Mlp
 from hwnas.predictors.regressors.stacked import Stacked
@@ -126,6 +127,16 @@ class TestGraphNetwork(Learned):
 
 
 class TestGraphNetworkOfNestedChoices(TestGraphNetwork):
+    spec: ClassVar = TRICKY
+
+
+class TestKernel(Learned):
+    @pytest.fixture(scope="class")
+    def regressor(self) -> Regressor:
+        return KernelSums()
+
+
+class TestKernelOfNestedChoices(TestKernel):
     spec: ClassVar = TRICKY
 
 
