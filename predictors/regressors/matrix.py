@@ -25,7 +25,7 @@ def one_hot(rows: Rows) -> Matrix:
 
 def tree_matrix(rows: Rows) -> NDArray[np.float32]:
     """(N, columns) for learners by thresholds: category numbers, the same one-hot, then the numeric columns."""
-    parts = [rows.choices, one_hot(rows), rows.numeric]
+    parts: list[np.ndarray] = [rows.choices, one_hot(rows), rows.numeric]
     return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
 
 
