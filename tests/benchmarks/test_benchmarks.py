@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hwnas.benchmarks import accuracy, learned_prediction, mobile, prediction, repeatability, search_accuracy
+from hwnas.benchmarks import accuracy, active, learned_prediction, mobile, prediction, repeatability, search_accuracy
 from hwnas.benchmarks.accuracy import ISOLATED, SCALED, references
 from hwnas.benchmarks.common import Finding, Report, by_turns, folder, options
 from hwnas.benchmarks.nets import NETS
@@ -51,6 +51,20 @@ def test_make_bench_runs_every_script_and_no_helper() -> None:
     line = next(line for line in makefile.splitlines() if line.startswith("BENCHMARKS"))
     assert {word for word in HELPERS if f"benchmarks/{word}" in line} == HELPERS
     assert set(SCRIPTS) >= {"accuracy.py", "conversion.py", "prediction.py", "profile_time.py", "repeatability.py"}
+
+
+def test_chosen_networks_are_compared_with_random_ones(tmp_path: Path) -> None:
+    found = tmp_path / "a.json"
+    active.main(["--kind", "lut", "--sizes", "64,90", "--seeds", "2", "--json", str(found)])
+    result = json.loads(found.read_text())
+    assert np.shape(result["active"]) == np.shape(result["random"]) == (2, 2)
+    assert [finding["what"] for finding in result["findings"]][:2] == [
+        "MAPE after 64 networks",
+        "MAPE after 90 networks",
+    ]
+    assert [one["judges"] for one in result["judged"]] == [45, 45]
+    with pytest.raises(HwnasError, match="--target and --features are missing"):
+        active.main([str(tmp_path / "a.parquet")])
 
 
 def test_a_script_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
