@@ -49,7 +49,7 @@ def _plain(row: Row) -> dict[str, Any]:
 
 def _row(data: Mapping[str, Any], unit: str) -> Row:
     """A row from a file; raises KeyError, TypeError, ValueError or TableError for a damaged one."""
-    texts = {name: data[name] for name in ("key", "op", "kind", "status", "reason")}
+    texts: dict[str, Any] = {name: data[name] for name in ("key", "op", "kind", "status", "reason")}
     if not all(isinstance(text, str) for text in texts.values()) or texts["kind"] not in KINDS:
         raise ValueError("a row's texts are damaged")
     latency, low, high = data["latency"], data["low"], data["high"]
@@ -57,5 +57,6 @@ def _row(data: Mapping[str, Any], unit: str) -> Row:
         latency, low, high = check_result(texts["key"], latency, low, high, texts["status"])
     elif (latency, low, high) != (None, None, None):
         raise ValueError(f"{texts['key']} is pending but has a latency")
-    counts = {name: int(data[name]) for name in ("visits", "runs")}
-    return Row(latency=latency, low=low, high=high, unit=unit, info=dict(data["info"]), **texts, **counts)
+    visits, runs = int(data["visits"]), int(data["runs"])
+    numbers = {"latency": latency, "low": low, "high": high, "visits": visits, "runs": runs}
+    return Row(**texts, **numbers, unit=unit, info=dict(data["info"]))

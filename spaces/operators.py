@@ -55,7 +55,7 @@ def _operator(graph: Graph, node: Node) -> dict[str, Any]:
     return found
 
 
-def _convolution(node: Node, shapes: Sequence[tuple[int, ...]]) -> Mapping[str, Any]:
+def _convolution(node: Node, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
     source, weight = shapes[:2]
     stride, transposed, groups = node.args[3], bool(node.args[6]), int(node.args[8])
     kernel, written = weight[2:], node.outputs[0].shape
@@ -76,9 +76,7 @@ def _convolution(node: Node, shapes: Sequence[tuple[int, ...]]) -> Mapping[str, 
     }
 
 
-def _product(
-    node: Node, shapes: Sequence[tuple[int, ...]], constants: Mapping[int, tuple[int, ...]]
-) -> Mapping[str, Any]:
+def _product(node: Node, shapes: Sequence[tuple[int, ...]], constants: Mapping[int, tuple[int, ...]]) -> dict[str, Any]:
     first, second = shapes[-2:]
     found = {"macs": math.prod(first) * second[-1], "channels": [second[-2], second[-1]]}
     return found | ({"op": "linear"} if node.input_ids[-1] in constants or node.input_ids[-2] in constants else {})

@@ -83,6 +83,9 @@ def test_rows_that_are_not_there_are_priced(table: Path, tmp_path: Path) -> None
     known = {row.key: row.latency for row in whole.rows}
     for row in found.predictor.rows:
         if row.info.get("priced"):
+            assert row.low is not None
+            assert row.high is not None
+            assert row.latency is not None
             assert row.low < row.latency < row.high
             assert row.latency == pytest.approx(known[row.key], rel=0.1)
         else:
@@ -94,6 +97,7 @@ def test_rows_that_are_not_there_are_priced(table: Path, tmp_path: Path) -> None
     assert 0.01 < found.predictor.relative_spread(0.9) < 0.1
     assert found.as_dict()["judged_by"] == "networks"
     assert found.predictor.origin is not None
+    assert whole.origin is not None
     assert found.predictor.origin.networks.keys() == whole.origin.networks.keys()
 
 
