@@ -60,9 +60,16 @@ class Conformal:
             return plain
         return cls(scaled.scores, _difficulty(rows, sizes, rng))
 
-    def factors(self, rows: Rows, coverage: float) -> Vector:
-        """(N, 2) by which predictions are multiplied to get the lower and the upper end of their intervals."""
-        scale = np.ones(len(rows)) if self.difficulty is None else self.difficulty.predict(rows)
+    def factors(self, rows: Rows | None, coverage: float) -> Vector:
+        """(N, 2) by which predictions are multiplied to get the lower and the upper end of their intervals.
+
+        Args:
+            rows: None where there is no difficulty: gives one row, which holds for all.
+        """
+        if self.difficulty is None or rows is None:
+            scale = np.ones(1 if rows is None else len(rows))
+        else:
+            scale = self.difficulty.predict(rows)
         return np.asarray(np.exp(scale[:, None] * self._quantiles(coverage)))
 
     def state(self) -> State:

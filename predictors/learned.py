@@ -132,12 +132,15 @@ class LearnedPredictor(Predictor):
         return self._worked_out(rows) if self._all is None else self._all.predict(rows)
 
     def spread(self, codes: np.ndarray, coverage: float) -> NDArray[np.float64]:
-        rows = self.features.rows(self._checked(codes))
-        return self.predict_codes(codes) * self.fitted.half_width(rows, coverage)
+        return np.asarray(np.ptp(self.ends(codes, coverage), axis=1) / 2)
 
     def ends(self, codes: np.ndarray, coverage: float) -> NDArray[np.float64]:
-        rows = self.features.rows(self._checked(codes))
-        return self.predict_codes(codes)[:, None] * self.fitted.factors(rows, coverage)
+        codes, conformal = self._checked(codes), self.fitted.conformal
+        if conformal.difficulty is None:
+            return self.predict_codes(codes)[:, None] * conformal.factors(None, coverage)
+        rows = self.features.rows(codes)
+        predicted = self.fitted.predict(rows) if self._all is None else self._all.predict(codes)
+        return predicted[:, None] * self.fitted.factors(rows, coverage)
 
     @property
     def closed_form(self) -> bool:
