@@ -17,10 +17,12 @@ from .common import (
     keeping,
     load_space,
     new_app,
+    space_option,
 )
-from .evaluate import columns
+from .evaluate import columns, transferring
 from .fit_data import FitData
 from .fit_report import show_fit
+from .fit_sources import read
 from .measuring import (
     Agent,
     AgentPython,
@@ -69,6 +71,15 @@ Target = Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="
 Features = Annotated[
     str | None, typer.Option("--features", metavar="A,B,...", help="Of --data: the choices of the space, in order.")
 ]
+Sources = Annotated[
+    str | None,
+    typer.Option(
+        "--sources",
+        metavar="P,...",
+        help="Other devices to transfer from: their tables or predictors of the same space, or FILE:COLUMN of Parquet "
+        "files with --features.",
+    ),
+]
 Table = Annotated[
     Path | None,
     typer.Option(
@@ -91,6 +102,7 @@ Measurements = Annotated[
         "hwnas fit --device cpu --space proxyless --networks 100 --table tables/cpu-proxyless.db --out p.npz",
         "hwnas fit --space nasbench201 --data measured.parquet --target lat_cpu --features op0,op1,op2,op3,op4,op5",
         "hwnas fit --space proxyless --table tables/cpu-proxyless.db",
+        "hwnas fit --device mobile --space proxyless --networks 20 --sources tables/cpu-proxyless.db,gpu.npz",
         "hwnas fit --space proxyless --space-arg width=0.75 --kind kernel --table tables/cpu-proxyless.db",
     )
 )
@@ -105,6 +117,7 @@ def fit(
     data: Data = None,
     target: Target = None,
     features: Features = None,
+    sources: Sources = None,
     table: Table = None,
     measurements: Measurements = None,
     visits: Annotated[int, typer.Option(help="Visits to each network, spread over its batch.")] = 12,
@@ -131,8 +144,9 @@ def fit(
     from ..predictors.fit import FitRequest, check_free, check_number, fitted_kind
     from ..predictors.sources import MeasureRequest
 
+    kind = transferring(kind, sources)
     made = fitted_kind(kind)
-    given = FitData(_file(data, target, features), table, networks, until_mape)
+    given = FitData(_file(data, target, features, sources), table, networks, until_mape)
     asked = load_space(space, space_arguments)
     if made.kind == "kernel" and table is not None and (data, networks, until_mape) == (None, None, None):
         from .kernel import from_prices
@@ -142,10 +156,10 @@ def fit(
     settings = {"batch": batch, "threads": threads, "dtype": dtype, "gpu": gpu}
     on = given.device(device, {**settings, "serial": serial, "benchmark_binary": benchmark_binary})
     names = (on.name if on else "data", asked.name, *(unusual(on, space_arguments) if on else space_arguments or []))
-    request = FitRequest(
-        asked, out or Path("predictors") / f"{file_name(*names, made.kind)}.npz", kind, table, seed, force
-    )
-    check_free(request.out, force)
+    path = out or Path("predictors") / f"{file_name(*names, made.kind)}.npz"
+    check_free(path, force)
+    others, notes = read(sources, features, asked, space_option(space, space_arguments))
+    request = FitRequest(asked, path, kind, table, seed, force, others, notes)
     folder, measuring = measurements or Path("results") / file_name("fit", *names), None
     if on is not None and given.measures:
         images = calibration_data(calibration, asked, on)
@@ -166,10 +180,10 @@ def fit(
     output.finish(result.as_dict(), result.doubts)
 
 
-def _file(data: Path | None, target: str | None, features: str | None) -> "FrameRequest | None":
+def _file(data: Path | None, target: str | None, features: str | None, sources: str | None) -> "FrameRequest | None":
     """What to read of ``--data``; None without it. Raises UsageProblem for options that do not go together."""
     if data is None:
-        if target or features:
+        if target or (features and not sources):
             raise UsageProblem("--target and --features are of --data, which is not given")
         return None
     if not target or not features:

@@ -24,6 +24,7 @@ from .lut import LutPredictor
 from .registry import predictor_type
 from .regressors.registry import DEFAULT_KIND, regressor_kinds, regressor_type
 from .sources import Source, Supply
+from .transfer_sources import SourceCodes
 
 COVERAGE = 0.9
 
@@ -64,6 +65,7 @@ class FitResult:
             "width": self.width,
             "networks": n,
             "source": training.source,
+            "sources": list(self.predictor.source_names),
             "fingerprint": training.fingerprint,
             "curve": self.curve.as_dict(),
             "mape_with": {str(m): self.curve.at(m) for m in (2 * n, 4 * n)},
@@ -100,6 +102,7 @@ class FitRequest:
         kind: None: the default.
         table: a latency table whose predictions become a feature, if it covers the space.
         seed: of folds and fits.
+        sources: what other devices take, for a kind that learns from them. notes: sentences on these for the user.
     """
 
     space: SearchSpace
@@ -108,6 +111,8 @@ class FitRequest:
     table: Path | None = None
     seed: int = 0
     replace: bool = False
+    sources: Sequence[SourceCodes] = ()
+    notes: Sequence[str] = ()
 
 
 def fit(request: FitRequest, source: Source, progress: Progress | None = None) -> FitResult:
@@ -174,6 +179,7 @@ def _fitted(
         source=source.text,
         provenance=source.provenance,
         judges=source.judges,
+        others=request.sources,
         progress=progress,
     )
 
@@ -192,7 +198,13 @@ def _written(
     predictor.save(request.out)
     training, fitted = predictor.training, predictor.fitted
     half = fitted.half_width(predictor.features.rows(training.codes), COVERAGE)
-    said = [*source.notes, *notes, *_repeated(training.repeated), *([fitted.choice.text()] if fitted.choice else [])]
+    said = [
+        *source.notes,
+        *request.notes,
+        *notes,
+        *_repeated(training.repeated),
+        *([fitted.choice.text()] if fitted.choice else []),
+    ]
     return FitResult(
         predictor=predictor,
         path=request.out,

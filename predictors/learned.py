@@ -25,6 +25,7 @@ from .features import SpaceFeatures
 from .files import PredictorFile
 from .fitting import Fitted, aggregate, fingerprint, fit_regressor
 from .regressors.base import nested, part
+from .transfer_sources import SourceCodes
 
 LISTED = 20_000
 """Combinations of candidates up to which all are predicted once."""
@@ -105,6 +106,7 @@ class LearnedPredictor(Predictor):
         source: str = "",
         provenance: Provenance | None = None,
         judges: NDArray[np.bool_] | None = None,
+        others: Sequence[SourceCodes] = (),
         progress: Progress | None = None,
     ) -> Self:
         """As `fit`, of (N, decisions) codes.
@@ -113,6 +115,7 @@ class LearnedPredictor(Predictor):
             table: a latency table's sums for the space, which become a feature.
             source, provenance: see `Training`.
             judges: (N,) networks from which error and intervals are taken; None: from all.
+            others: what other devices take, for a kind that learns from that.
         """
         if len(codes) != len(latency):
             raise PredictorError(f"{len(codes)} architectures do not have {len(latency)} latencies")
@@ -120,6 +123,7 @@ class LearnedPredictor(Predictor):
         first, middle, _ = aggregate(codes, latency)
         training = Training(codes[first], middle, source, provenance, len(codes) - len(first))
         features = SpaceFeatures.of(space, table)
+        features.learn(others)
         rows = features.rows(training.codes)
         judges = None if judges is None else judges[first]
         fitted = fit_regressor(cls.kind, rows, middle, rng, judges=judges, progress=progress)
@@ -166,6 +170,11 @@ class LearnedPredictor(Predictor):
     @cached_property
     def control(self) -> AdditiveModel:
         return additive_control(self)
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Of the other devices that it learned from."""
+        return () if self.features.sources is None else self.features.sources.names
 
     @cached_property
     def origin(self) -> Origin | None:

@@ -79,7 +79,7 @@ def learning_curve(
     made = regressor_type(kind)
     n, progress = len(y), progress or Silent()
     points = [(round(n * (1 - 1 / min(made.folds, n))), whole)]
-    sizes = [size for size in (n // 4, n // 2) if made.min_rows <= size < points[0][0]]
+    sizes = [size for size in (n // 4, n // 2) if max(made.min_rows, 1) <= size < points[0][0]]
     for i, size in enumerate(sizes):
         each = []
         for draw in range(DRAWS):

@@ -114,3 +114,72 @@ def test_requests_that_cannot_be_carried_out(hwnas: Run, tmp_path: Path, options
     assert message in result.err
     assert result.err.count("\n") == 1
     assert (tmp_path / "a.txt").read_text() == "a, b\n"
+
+
+class TestSources:
+    """From other devices to a new one, of which few networks were measured."""
+
+    @pytest.fixture
+    def given(self, tmp_path: Path) -> tuple[Any, ...]:
+        """Six networks of the new device, and forty of another."""
+        pd = pytest.importorskip("pandas")
+        pytest.importorskip("pyarrow")
+        space = load_space("proxyless-small", {"resolution": 8})
+        codes = space.encoding.sample(46, np.random.default_rng(0))
+        labels = [d.label for d in space.decisions]
+        macs = FlopsPredictor.of(space).predict_codes(codes)
+        frame = pd.DataFrame(codes, columns=labels).assign(new=3 * macs**1.1, other=0.3 * macs.mean() + macs)
+        frame.iloc[:6].to_parquet(tmp_path / "new.parquet")
+        frame.iloc[6:].assign(same=1.0).to_parquet(tmp_path / "other.parquet")
+        return (*SMALL, "--data", "new.parquet", "--target", "new", "--features", ",".join(labels))
+
+    def test_few_networks_are_enough_and_the_file_stands_alone(
+        self, hwnas: Run, given: tuple[Any, ...], tmp_path: Path
+    ) -> None:
+        result = hwnas("fit", *given, "--sources", "flops,other.parquet:other", "--json", "-", "-q")
+        assert result.code == 0
+        assert (result.json["kind"], result.json["networks"]) == ("transfer", 6)
+        assert result.json["sources"] == ["flops", "other.parquet:other"]
+        for name in ("new.parquet", "other.parquet"):
+            (tmp_path / name).unlink()
+        space = load_space("proxyless-small", {"resolution": 8})
+        architecture = space.sample(1, np.random.default_rng(9))[0]
+        (tmp_path / "a.json").write_text(architecture.to_json())
+        path = tmp_path / result.json["predictor"]
+        predicted = hwnas("predict", "--predictor", path, *SMALL, "--arch", "a.json", "--json", "-", "-q")
+        assert predicted.code == 0
+        known = 3 * FlopsPredictor.of(space).predict([architecture])[0] ** 1.1
+        assert predicted.json["predictions"][0]["predicted"] == pytest.approx(known, rel=0.1)
+        again = hwnas("fit", *given[: len(SMALL)], "--sources", path, "--table", "none.db")
+        assert again.code == 2
+
+    @pytest.mark.parametrize(
+        ("sources", "message"),
+        [
+            ((), "--kind transfer needs --sources"),
+            (("none.db",), "there is no file none.db"),
+            (("new.parquet",), "neither a latency table nor a predictor"),
+            (("other.parquet:cpu",), "no column 'cpu'"),
+            (("other.parquet:same",), "is constant"),
+            (("new.parquet:new",), "6 rows can be used, at least 10"),
+            (("flops", "flops"), "given twice"),
+            (("other.parquet:other", "other.parquet:other"), "given twice"),
+        ],
+    )
+    def test_sources_that_cannot_be_used(
+        self, hwnas: Run, given: tuple[Any, ...], sources: tuple[str, ...], message: str
+    ) -> None:
+        named = ("--sources", ",".join(sources)) if sources else ("--kind", "transfer")
+        result = hwnas("fit", *given, *named)
+        assert result.code == 2
+        assert message in result.err
+        assert result.err.count("\n") == 1
+
+    def test_columns_need_features(self, hwnas: Run, given: tuple[Any, ...]) -> None:
+        named = ("--networks", 6, "--device", "flops", "--sources", "other.parquet:other")
+        result = hwnas("fit", *SMALL, *named)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "needs --features" in result.err
+        measured = hwnas("fit", *SMALL, *named, *given[-2:], "--json", "-", "-q")
+        assert measured.code == 0
+        assert measured.json["mape"] < 25

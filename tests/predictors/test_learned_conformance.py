@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,8 @@ from hwnas.predictors.regressors.kernel_sums import KernelSums
 from hwnas.predictors.regressors.linear import Linear
 from hwnas.predictors.regressors.mlp import Mlp
 from hwnas.predictors.regressors.stacked import Stacked
+from hwnas.predictors.regressors.transfer import Transfer
+from hwnas.predictors.transfer_sources import SourceCodes
 from hwnas.profiler.metrics import errors
 from hwnas.spaces.registry import load_space
 from hwnas.spaces.space import SearchSpace
@@ -40,12 +42,15 @@ def latency(table: LutPredictor, codes: np.ndarray) -> np.ndarray:
     return table.predict_codes(codes) * (1 + 0.03 * np.sin(1.0 + codes[:, 0] * (codes[:, 1] + 1.5)))
 
 
-def quickly(regressor: Regressor, space: SearchSpace, table: LutPredictor) -> LearnedPredictor:
+def quickly(
+    regressor: Regressor, space: SearchSpace, table: LutPredictor, others: Sequence[SourceCodes] = ()
+) -> LearnedPredictor:
     """A predictor without cross-validation."""
     rng = np.random.default_rng(0)
     codes = space.encoding.sample(80, rng)
     y = latency(table, codes)
     features = SpaceFeatures.of(space)
+    features.learn(others)
     rows = features.rows(codes)
     predicted = regressor.fit(rows, y, rng).predict(rows)
     conformal = Conformal(np.sort(np.log(y / predicted)))
@@ -144,6 +149,14 @@ class TestStacked(Learned):
     @pytest.fixture(scope="class")
     def regressor(self) -> Regressor:
         return Stacked()
+
+
+class TestTransfer(Learned):
+    @pytest.fixture(scope="class")
+    def predictor(self, space: SearchSpace, make_lut: Callable[..., LutPredictor]) -> Predictor:
+        table, codes = make_lut(space), space.encoding.sample(300, np.random.default_rng(1))
+        others = [SourceCodes(f"device {power}", codes, table.predict_codes(codes) ** power) for power in (0.8, 1.2)]
+        return quickly(Transfer(), space, table, others)
 
 
 class TestSpaceTooLargeToListAll(TestLinear):
