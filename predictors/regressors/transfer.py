@@ -42,8 +42,8 @@ class Transfer(Regressor):
     well they predict rows that are left out. The units of sources do not matter; their noise does: give them denoised.
 
     Rows have the sources as numeric columns (see `SOURCE`), and may have them a second time, of the pruned
-    architectures (`PRUNED`): these are taken where the rows that are left out say clearly that they serve better. Below
-    5 rows, the mean of the logarithms is only scaled, without any row not even that.
+    architectures (`PRUNED`): these are taken where the rows that are left out say, beyond one standard error, that they
+    serve better. Below 5 rows, the mean of the logarithms is only scaled, without any row not even that.
 
     Attributes:
         columns: numbers of the numeric columns that are the sources.
@@ -62,16 +62,13 @@ class Transfer(Regressor):
             )
         if len(y) < FEW:
             return self._scaled(variants[0], rows, y)
-        errors = []
-        for columns in reversed(variants):
-            self._fit_on(columns, rows, y, rng)
-            errors.append(np.abs(np.log(self.held_out / y)))
+        errors = [np.abs(self._fit_on(columns, rows, y, rng) - np.log(y)) for columns in reversed(variants)]
         if len(errors) > 1 and _clearly_smaller(errors[0], errors[1]):
             self._fit_on(variants[1], rows, y, rng)
         return self
 
-    def _fit_on(self, columns: tuple[int, ...], rows: Rows, y: Vector, rng: np.random.Generator) -> None:
-        """With these columns for sources."""
+    def _fit_on(self, columns: tuple[int, ...], rows: Rows, y: Vector, rng: np.random.Generator) -> Vector:
+        """With these columns for sources; (N,) logarithm of what is said of each row that is left out."""
         self.columns = columns
         logs, features = _taken_apart(rows, columns)
         self.levels = logs.mean(axis=0)
@@ -85,7 +82,7 @@ class Transfer(Regressor):
         some = np.sort(rng.permutation(len(y))[:TUNED_ON])
         left = []
         for i, own in enumerate(PARTS):
-            seen = parts[np.ix_(list(own), some, some)]
+            seen = parts[np.ix_(np.array(own), some, some)]
             variances, noise = _tuned(seen, START[list(own)], target[some] - self.centre)
             self.variances[i, list(own)] = variances
             covariance = np.tensordot(self.variances[i], parts, 1) + noise * np.eye(len(y))
@@ -98,6 +95,7 @@ class Transfer(Regressor):
         held = np.stack(left, axis=1)
         self.weights = simplex_weights(held - np.log(y)[:, None], PULL)
         self.held_out = np.exp(held @ self.weights)
+        return np.asarray(held @ self.weights)
 
     def _scaled(self, columns: tuple[int, ...], rows: Rows, y: Vector) -> Self:
         """The sources' geometric mean, times what the few rows say; without any row as it is."""
