@@ -125,12 +125,33 @@ class Expectation:
             self._last = self.estimate(plain)
         return self._last.expected(probabilities)
 
-    def estimate(self, probabilities: Sequence[np.ndarray]) -> Estimate:
-        """The additive fit on rows drawn from the probabilities (one vector a decision)."""
-        rows = self._draw(probabilities)
+    def estimate(self, probabilities: Sequence[np.ndarray], *, precision: float = 0.0) -> Estimate:
+        """The additive fit on rows drawn from the probabilities (one vector a decision).
+
+        Args:
+            precision: where a quarter of the samples bring the error of the value below this share of it, no more are
+                drawn.
+        """
+        few = max(self.samples // 4, 4 * sum(len(p) for p in probabilities)) if precision else self.samples
+        rows = self._draw(probabilities, few, self.seed)
+        values = self._values(rows)
+        found = self._fit(probabilities, rows, values)
+        if few < self.samples and found.error > precision * abs(float(values[0].mean())):
+            more = self._draw(probabilities, self.samples - few, self.seed + 1)
+            values = np.concatenate([values, self._values(more)], axis=1)
+            found = self._fit(probabilities, np.concatenate([rows, more]), values)
+        return found
+
+    # -- inside
+
+    def _values(self, rows: np.ndarray) -> NDArray[np.float64]:
+        """(2, N) what f says, and what it says beyond the control."""
         codes = self.encoding.canonical(rows)
         value = np.asarray(self.f(codes), float)
-        left = value - self.control.predict(codes)
+        return np.stack([value, value - self.control.predict(codes)])
+
+    def _fit(self, probabilities: Sequence[np.ndarray], rows: np.ndarray, values: NDArray[np.float64]) -> Estimate:
+        value, left = values
         mean = float(left.mean())
         # One-hot columns of the decisions as drawn, whether reached or not, so that their independence holds.
         design = np.concatenate([_one_hot(column, len(p)) for column, p in zip(rows.T, probabilities, strict=True)], 1)
@@ -151,10 +172,10 @@ class Expectation:
             error=math.sqrt(unexplained / len(rows)),
         )
 
-    def _draw(self, probabilities: Sequence[np.ndarray]) -> np.ndarray:
+    @staticmethod
+    def _draw(probabilities: Sequence[np.ndarray], n: int, seed: int) -> np.ndarray:
         """(N, decisions): each column stratified, so that a candidate has its share of the rows to within one."""
-        rng = np.random.default_rng(self.seed)
-        n = self.samples
+        rng = np.random.default_rng(seed)
         rows = np.empty((n, len(probabilities)), np.int16)
         for i, p in enumerate(probabilities):
             strata = (rng.permutation(n) + rng.random(n)) / n
