@@ -27,8 +27,11 @@ CANDIDATES = (
     "gbdt",
     "random-forest",
     "mlp",
+    "gcn",
 )
 """From the simple ones to those that must be better to be worth it; transfer only where there are sources."""
+COSTLY = ("gcn",)
+"""Kinds that take long. They are tried on half as many rows, and stay only if they are as good as the best even so."""
 TRIED_FROM, TRIED_ON, JUDGED_BY = 60, 300, 1000
 """Rows from which all are tried on half of the rows first; rows of these to fit on and to judge by, at most."""
 MARGIN, KEPT = 1.5, 4
@@ -44,7 +47,8 @@ class Auto(Regressor):
 
     With 60 rows or more, all are fitted on half of them (300 at most) and judged by the others; the default stays, and
     the best four, unless their error is half as much again as the best one's. These then predict every row without
-    having seen it (see `cross_validation`), and `choice.best_of` decides.
+    having seen it (see `cross_validation`), and `choice.best_of` decides. Kinds that take long are held to more (see
+    `COSTLY`), and have no part where rows are fewer.
 
     The error of what won is too small, since it won. So the choice is made once more for each of ten parts of the rows,
     by the errors for the other parts only, and the part is predicted by what these chose: the selection is in the error
@@ -69,10 +73,12 @@ class Auto(Regressor):
 
     def fit(self, rows: Rows, y: Vector, rng: np.random.Generator) -> Self:
         sources = any(name.startswith(SOURCE) for name in rows.names)
-        kinds = [kind for kind in self.candidates if sources or kind != Transfer.kind]
+        few = len(y) < TRIED_FROM
+        unfit = {*(() if sources else (Transfer.kind,)), *(COSTLY if few else ())}
+        kinds = [kind for kind in self.candidates if kind not in unfit]
         seeds = dict(zip(kinds, rng.integers(2**63, size=len(kinds)).tolist(), strict=True))
         tried = _first_trial(rows, y, seeds, rng)
-        most = FOLDS if len(y) >= TRIED_FROM else None
+        most = None if few else FOLDS
         found: dict[str, tuple[Regressor, Vector]] = {}
         for kind in _promising(tried):
             try:
@@ -117,13 +123,14 @@ def _first_trial(rows: Rows, y: Vector, seeds: Mapping[str, int], rng: np.random
     some, others = order[: min(len(y) // 2, TRIED_ON)], order[len(y) // 2 :][:JUDGED_BY]
     found = {}
     for kind, seed in seeds.items():
+        own = some[: len(some) // 2] if kind in COSTLY else some
         try:
-            fitted = regressor_type(kind)().fit(rows.take(some), y[some], np.random.default_rng(seed))
+            fitted = regressor_type(kind)().fit(rows.take(own), y[own], np.random.default_rng(seed))
         except PredictorError as error:
             found[kind] = Tried(kind, failed=str(error))
         else:
             errors = np.abs(fitted.predict(rows.take(others)) / y[others] - 1)
-            found[kind] = Tried.of(kind, errors, len(some), float(100 * errors.mean()))
+            found[kind] = Tried.of(kind, errors, len(own), float(100 * errors.mean()))
     return found
 
 
@@ -133,5 +140,5 @@ def _promising(tried: Mapping[str, Tried]) -> list[str]:
     if not first:
         return [kind for kind, t in tried.items() if not t.failed]
     ranked = sorted(first, key=lambda kind: first[kind])
-    near = [kind for kind in ranked[:KEPT] if first[kind] <= MARGIN * first[ranked[0]]]
+    near = [kind for kind in ranked[:KEPT] if first[kind] <= (1 if kind in COSTLY else MARGIN) * first[ranked[0]]]
     return [kind for kind in first if kind in near or kind == DEFAULT_KIND]

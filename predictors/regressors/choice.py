@@ -62,7 +62,8 @@ class Choice:
         if late:
             said.append(f"others, MAPE %: {_listed(late)}")
         if early:
-            said.append(f"after a trial with {early[0].rows} networks ({_first(mine)}): {_listed(early)}")
+            most = max(t.rows for t in early)
+            said.append(f"after a trial with {most} networks ({_first(mine)}): {_listed(early, most)}")
         return "; ".join(said + [f"{t.kind} cannot be fitted: {t.failed}" for t in self.tried if t.failed])
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,8 +108,8 @@ def chosen(errors: Mapping[str, Vector], default: str, tried: Sequence[Tried]) -
     return Choice(kind, f"{said} {why}", tried)
 
 
-def _listed(tried: Sequence[Tried]) -> str:
-    return ", ".join(f"{t.kind} {t.mape:.3g}" for t in tried)
+def _listed(tried: Sequence[Tried], rows: int = 0) -> str:
+    return ", ".join(f"{t.kind} {t.mape:.3g}" + (f" (with {t.rows})" if t.rows < rows else "") for t in tried)
 
 
 def _first(tried: Tried) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -143,6 +144,33 @@ def test_the_default_is_tried_to_the_end(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "; after a trial with 40 networks (linear 1." in fitted.choice.text()
 
 
+class Costly(Lucky):
+    """Is as good as the smallest number of rows that it is asked to be good with."""
+
+    enough: ClassVar[int] = 0
+
+    def fit(self, rows: Rows, y: np.ndarray, rng: np.random.Generator) -> Self:
+        self.right = len(y) >= self.enough
+        return super().fit(rows, y, rng)
+
+    def predict(self, rows: Rows) -> np.ndarray:
+        return additive(rows, 0) if self.right else super().predict(rows)
+
+
+@pytest.mark.parametrize(("enough", "rows"), [(20, 80), (21, 20)])
+def test_costly_kinds_must_be_the_best_with_half_of_the_rows(
+    monkeypatch: pytest.MonkeyPatch, enough: int, rows: int
+) -> None:
+    monkeypatch.setattr(auto, "COSTLY", ("costly",))
+    monkeypatch.setattr(Costly, "enough", enough)
+    known(monkeypatch, {"plain": Lucky, "costly": Costly})
+    chooser = Auto(candidates=("plain", "costly"))
+    fitted = chooser.fit(some_rows(80), additive(some_rows(80), 0.05), rng())
+    assert {t.kind: t.rows for t in fitted.choice.tried} == {"plain": 80, "costly": rows}
+    few = chooser.fit(some_rows(30), additive(some_rows(30), 0.05), rng())
+    assert [t.kind for t in few.choice.tried] == ["plain"]
+
+
 def test_it_is_no_candidate_itself() -> None:
     rows = some_rows(20)
     meta, arrays = Auto(candidates=("lut",)).fit(rows, additive(rows), rng()).state()
@@ -180,10 +208,13 @@ def test_few_rows_are_no_reason_to_give_much_away() -> None:
 def test_a_choice_says_why() -> None:
     errors = dict(zip(("simple", "default"), differing(1.004, 1.0), strict=True))
     tried = [Tried.of(kind, own, 100) for kind, own in errors.items()]
-    found = chosen(errors, "default", [*tried, Tried("third", failed="no graphs")])
+    early = [Tried("third", 200.0, 1.0, 50, 200.0), Tried("fourth", 300.0, 1.0, 25, 300.0)]
+    tried[0] = replace(tried[0], first=123.4)
+    found = chosen(errors, "default", [*tried, *early, Tried("fifth", failed="no graphs")])
     assert found.kind == "simple"
     assert found.text() == (
         "simple is chosen: its MAPE on held-out networks, 100 %, cannot be told from the smallest (default, 100 %), "
-        "and it is simpler; others, MAPE %: default 100; third cannot be fitted: no graphs"
+        "and it is simpler; others, MAPE %: default 100; after a trial with 50 networks "
+        "(simple 123): third 200, fourth 300 (with 25); fifth cannot be fitted: no graphs"
     )
     assert Choice.from_dict(found.as_dict()).text() == found.text()
