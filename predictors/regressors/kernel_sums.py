@@ -48,7 +48,7 @@ class KernelSums(Regressor):
     """y = constant + sum over operators of w[family] . (1, MACs, elements moved, parameters), all weights >= 0.
 
     nn-Meter's idea (Zhang et al., MobiSys 2021) without its measurements of single kernels: shapes that occur in none
-    of the networks are priced, too. Least squares of the relative errors; whether dead operators count, and what a
+    of the networks are priced, too. Minimises the absolute relative errors; whether dead operators count, and what a
     runtime merges (the counts of a hypothesis, each with a weight), cross-validation decides. Where there is a latency
     table, its prediction is one more column. Rows that do not say of which operators they are, are sums over their
     categories and columns instead.
@@ -68,7 +68,7 @@ class KernelSums(Regressor):
         tried = [Way(self.way.live, self.way.counts, shrink) for shrink in SHRINKS]
         self.way = self._best(tried, rows.take(few), y[few], parts)
         self.families, amounts, extra = self._design(rows, self.way)
-        self.costs = OperatorCosts.fit(self.families, amounts, y, shrink=self.way.shrink, extra=extra)
+        self.costs = OperatorCosts.fit(self.families, amounts, y, shrink=self.way.shrink, extra=extra, robust=True)
         self.held_out = self._cross_validated(self.way, rows, y, folds(len(y), self.folds, rng))
         return self
 
@@ -127,7 +127,9 @@ class KernelSums(Regressor):
         found = np.empty(len(y))
         for held in parts:
             rest = np.setdiff1d(np.arange(len(y)), held)
-            costs = OperatorCosts.fit(families, amounts[rest], y[rest], shrink=way.shrink, extra=extra[rest])
+            costs = OperatorCosts.fit(
+                families, amounts[rest], y[rest], shrink=way.shrink, extra=extra[rest], robust=True
+            )
             found[held] = costs.of(families, amounts[held], extra[held])
         return np.maximum(found, self.floor)
 
