@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--space", default="proxyless-small", help="default proxyless-small")
     parser.add_argument("--resolution", type=int, help="default: the space's")
     parser.add_argument("--kinds", nargs="+", default=KINDS, help=f"default {' '.join(KINDS)}")
-    parser.add_argument("--networks", type=int, default=200, help="that each kind is fitted on; default 200")
+    parser.add_argument("--networks", type=int, help="that each kind is fitted on; default 200 (quick: 60)")
     parser.add_argument("--updates", type=int, help="of the architecture; default 270 (quick: 60)")
     parser.add_argument("--moments", type=int, default=8, help="at which errors are taken; default 8")
     parser.add_argument("--batch", type=int, default=64, help="default 64")
@@ -200,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     updates, paths = asked.updates or (60 if asked.quick else 270), asked.paths or (2 if asked.quick else 9)
+    networks = asked.networks or (60 if asked.quick else 200)
     if min(updates, paths, asked.moments, asked.batch - 1) < 1:
         raise HwnasError("--updates, --paths and --moments must be at least 1, --batch at least 2")
     space = load_space(asked.space, {} if asked.resolution is None else {"resolution": str(asked.resolution)})
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     step = step_s(space, asked.batch, paths, asked.seed)
     report.details["step_s"] = step
     for kind in asked.kinds:
-        found = search(fitted(space, kind, asked.networks, asked.seed), updates, asked.moments, asked.seed)
+        found = search(fitted(space, kind, networks, asked.seed), updates, asked.moments, asked.seed)
         report.findings += findings(kind, found, step)
         report.details[kind] = vars(found)
     report.finish()
