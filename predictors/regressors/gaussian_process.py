@@ -127,9 +127,10 @@ class GaussianProcess(Regressor):
 
     def _predict(self, rows: Rows) -> Vector:
         assert self.view is not None
-        matrix = self.view.matrix(rows, np.float32)
+        less = np.where(np.arange(len(self.standard.mean)) < len(self.view.numeric), self.standard.mean, 0.0)
+        matrix = self.view.matrix(rows, np.float32, less[: len(self.view.numeric)])
         varies = self.standard.scale > 0
-        mean, scale = self.standard.mean[varies], self.standard.scale[varies]
+        mean, scale = (self.standard.mean - less)[varies], self.standard.scale[varies]
         lines = np.zeros((len(varies), 2), np.float32)
         lines[:, 0] = self.ridge[:-1]
         lines[varies, 1] = scale * self.slope
@@ -142,7 +143,8 @@ class GaussianProcess(Regressor):
         near -= 0.5 * np.einsum("ij,ij->i", scaled, scaled)[:, None]
         np.exp(near, out=near)
         ratio += near @ self.dual - mean @ (scale * self.slope)
-        return np.asarray(np.maximum(table + self.ridge[-1], self.floor) * np.exp(ratio))
+        table += less @ self.ridge[:-1] + self.ridge[-1]
+        return np.asarray(np.maximum(table, self.floor) * np.exp(ratio))
 
 
 def with_one(matrix: Vector) -> Vector:

@@ -34,15 +34,21 @@ class View:
     by: str = BY_COLUMN
     counted: bool = False
 
-    def matrix(self, rows: Rows, dtype: type[np.floating[Any]] = np.float64) -> NDArray[Any]:
-        """(N, F)"""
+    def matrix(
+        self, rows: Rows, dtype: type[np.floating[Any]] = np.float64, less: NDArray[np.float64] | float = 0.0
+    ) -> NDArray[Any]:
+        """(N, F)
+
+        Args:
+            less: (numbers,) subtracted from the numeric columns, so that few digits are enough for what is left.
+        """
         own = rows.choices[:, list(self.choices)]
         sizes = [rows.sizes[c] for c in self.choices]
         most = max(sizes, default=0) if self.counted else 0
         starts = np.cumsum([len(self.numeric), *sizes])
         width = int(starts[-1]) + most
         found = np.zeros((len(rows), width + 1), dtype)  # the last column takes the rows that have no category
-        found[:, : len(self.numeric)] = rows.numeric[:, list(self.numeric)]
+        found[:, : len(self.numeric)] = rows.numeric[:, list(self.numeric)] - less
         places = np.where(own < 0, width, own + starts[:-1]) + np.arange(len(rows))[:, None] * (width + 1)
         found.ravel()[places] = 1
         for k in range(most):

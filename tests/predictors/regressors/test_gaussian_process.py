@@ -103,12 +103,21 @@ class TestGaussianProcess:
         assert np.isfinite(fitted.held_out).all()
         assert np.mean(np.abs(fitted.held_out / bent(rows) - 1)) < 0.05
 
-    def test_equal_rows_are_worked_out_once_with_the_same_result(self) -> None:
-        rows = numbers(60)
-        fitted = GaussianProcess().fit(rows, bent(rows), np.random.default_rng(0))
-        twice = rows.take(np.arange(120) % 60)
-        np.testing.assert_allclose(fitted.predict(twice), np.tile(fitted.predict(rows), 2), rtol=1e-5)
-        assert fitted.predict(rows.take(slice(0, 0))).shape == (0,)
+    def test_a_row_alone_is_predicted_as_among_others(self) -> None:
+        rows, new = numbers(60), numbers(1500, seed=1)
+        noisy = bent(rows) * np.exp(np.random.default_rng(2).normal(0, 0.01, len(rows)))
+        fitted = GaussianProcess().fit(rows, noisy, np.random.default_rng(0))
+        alone = [fitted.predict(new.take([i]))[0] for i in (0, 700, 1499)]
+        np.testing.assert_allclose(fitted.predict(new)[[0, 700, 1499]], alone, rtol=1e-5)
+        assert fitted.predict(new.take(slice(0))).shape == (0,)
+
+    def test_numbers_far_from_zero_keep_their_digits(self) -> None:
+        """Such as a number of bytes, or a date: single precision alone would not tell the rows apart."""
+        rows, new = numbers(200), numbers(100, seed=1)
+        far, far_new = (Rows(r.choices, r.sizes, 1e9 + 10 * r.numeric, r.names) for r in (rows, new))
+        near = GaussianProcess().fit(rows, bent(rows), np.random.default_rng(0)).predict(new)
+        found = GaussianProcess().fit(far, bent(rows), np.random.default_rng(0)).predict(far_new)
+        np.testing.assert_allclose(found, near, rtol=0.02)
 
     def test_points_that_do_not_fit_are_refused(self) -> None:
         rows = numbers(40)
