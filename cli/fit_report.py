@@ -38,8 +38,8 @@ def _show_rounds(output: Output, result: "FitResult") -> None:
     from ..predictors.active import RULE
 
     output.table(
-        ("networks", "of them judging", "MAPE %", "standard error %"),
-        [(one.networks, one.judges, one.mape, one.mape_se) for one in result.rounds or ()],
+        ("networks", "random ones", "MAPE %", "standard error %", "both together"),
+        [(one.networks, one.judges, one.mape, one.mape_se, one.mape + one.mape_se) for one in result.rounds or ()],
         title="Measured until the error was small" if result.reached else "Measured until the budget was spent",
     )
     output.line(RULE)

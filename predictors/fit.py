@@ -152,7 +152,7 @@ def fit_until(request: FitRequest, supply: Supply, mape: float, progress: Progre
         source = supply.take(n)
         predictor = _fitted(request, source, sums, np.random.default_rng(request.seed), progress)
         rounds.append(Round.of(n, predictor.fitted.error))
-        text = f"MAPE {rounds[-1].mape:.3g} +- {rounds[-1].mape_se:.2g} % of {mape:g} % after {n} networks"
+        text = f"MAPE {rounds[-1].mape:.3g} + {rounds[-1].mape_se:.2g} % (wanted {mape:g} %) after {n} networks"
         progress.step(text, n, supply.n)
         if rounds[-1].reaches(mape):
             break
@@ -244,8 +244,8 @@ def _table_sums(path: Path | None, space: SearchSpace) -> tuple[AdditiveModel | 
 
 def _missed(last: Round, mape: float) -> str:
     return (
-        f"MAPE {mape:g} % is not reached: it is {last.mape:.3g} +- {last.mape_se:.2g} % after {last.networks} "
-        "networks, judged by the random ones among them; a larger --networks goes on from there"
+        f"MAPE {mape:g} % is not reached: after {last.networks} networks it is {last.mape:.3g} % with a standard error "
+        f"of {last.mape_se:.2g} %, and both together must be at most {mape:g} %; a larger --networks goes on from there"
     )
 
 

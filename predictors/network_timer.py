@@ -33,12 +33,12 @@ from ..profiler.protocol import (
     network_values,
     wall_percentiles,
 )
-from ..profiler.table import LatencyTable, Provenance, Row, TableMismatch
+from ..profiler.table import Provenance, Row, TableMismatch
 from ..profiler.table_provenance import check_agreement, provenance_of
 from ..spaces.architecture import Architecture
 from ..spaces.space import SearchSpace
 from .base import Origin
-from .scratch import open_scratch
+from .scratch import open_earlier, open_scratch
 
 VISITS = 20
 """To a network, spread over the whole measurement."""
@@ -223,9 +223,10 @@ class NetworkTimer:
     def finished(self, networks: NetworkSet, file: str, wanted: Mapping[str, Any], visits: int) -> Taken | None:
         """What an earlier `take` of the same under the same conditions measured to its end; else None."""
         path = self.folder / file
-        if not path.exists():
+        table = open_earlier(path)
+        if table is None:
             return None
-        with LatencyTable.open(path) as table:
+        with table:
             if not table.records("finished") or table.records("request")[:1] != [json.loads(json.dumps(wanted))]:
                 return None
             try:

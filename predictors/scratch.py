@@ -20,7 +20,7 @@ def open_scratch(path: Path, provenance: Provenance, wanted: Mapping[str, Any]) 
     Raises:
         TableError: the file is something else than an earlier run's measurements, or cannot be written.
     """
-    if path.exists() and path.stat().st_size and not _resumable(path, wanted):
+    if not _resumable(path, wanted):
         _remove(path)
     try:
         table = LatencyTable.create(path, provenance)
@@ -36,8 +36,27 @@ def open_scratch(path: Path, provenance: Provenance, wanted: Mapping[str, Any]) 
     return table
 
 
+def open_earlier(path: Path) -> LatencyTable | None:
+    """What an earlier run left, to be read; None where that is nothing, or an empty file, since it was killed at once.
+
+    Raises:
+        TableError: the file is something else.
+    """
+    if not path.exists():
+        return None
+    try:
+        return LatencyTable.open(path)
+    except TableError:
+        if path.stat().st_size:
+            raise
+        return None
+
+
 def _resumable(path: Path, wanted: Mapping[str, Any]) -> bool:
-    with LatencyTable.open(path) as table:
+    table = open_earlier(path)
+    if table is None:
+        return True
+    with table:
         requests, sessions = table.records("request"), table.sessions()
         if not requests and table.rows():
             raise TableError(f"{path} is a table of something else; give another --out")

@@ -110,3 +110,15 @@ def test_what_fails_is_left_out(space: SearchSpace, tmp_path: Path, monkeypatch:
         pytest.raises(PredictorError, match=r"none .* no such operator"),
     ):
         collect(open_timer, codes[:1], 3)
+
+
+def test_a_run_that_was_killed_as_it_began_a_batch_goes_on(space: SearchSpace, tmp_path: Path) -> None:
+    codes = draw(space.encoding, 5, 0)
+    with timer(space, tmp_path, "flops") as open_timer:
+        first = collect(open_timer, codes[:3], 3)
+    (tmp_path / "networks-001.db").touch()
+    (tmp_path / "networks-001.db-journal").write_bytes(bytes(512))  # what SQLite has written by then
+    with timer(space, tmp_path, "flops") as open_timer:
+        found = collect(open_timer, codes, 3)
+    np.testing.assert_array_equal(found.codes, codes)
+    np.testing.assert_array_equal(found.latency[:3], first.latency)
