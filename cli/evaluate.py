@@ -125,7 +125,7 @@ def transferring(kind: str | None, sources: str | None) -> str:
     from ..predictors.regressors.registry import DEFAULT_KIND, TRANSFER
 
     kind = kind or (TRANSFER if sources else DEFAULT_KIND)
-    if sources and kind != TRANSFER:
+    if sources and kind not in (TRANSFER, "auto"):
         raise UsageProblem(f"--sources: a predictor of kind {kind!r} does not learn from other devices")
     if kind == TRANSFER and not columns(sources or ""):
         raise UsageProblem("--kind transfer needs --sources: latencies of the same architectures on other devices")

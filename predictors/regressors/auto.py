@@ -73,14 +73,14 @@ class Auto(Regressor):
 
     def fit(self, rows: Rows, y: Vector, rng: np.random.Generator) -> Self:
         sources = any(name.startswith(SOURCE) for name in rows.names)
-        few = len(y) < TRIED_FROM
+        few, default = len(y) < TRIED_FROM, Transfer.kind if sources else DEFAULT_KIND
         unfit = {*(() if sources else (Transfer.kind,)), *(COSTLY if few else ())}
         kinds = [kind for kind in self.candidates if kind not in unfit]
         seeds = dict(zip(kinds, rng.integers(2**63, size=len(kinds)).tolist(), strict=True))
         tried = _first_trial(rows, y, seeds, rng)
         most = None if few else FOLDS
         found: dict[str, tuple[Regressor, Vector]] = {}
-        for kind in _promising(tried):
+        for kind in _promising(tried, default):
             try:
                 found[kind] = held_out(regressor_type(kind), rows, y, np.random.default_rng(seeds[kind]), most=most)
             except PredictorError as error:
@@ -89,12 +89,12 @@ class Auto(Regressor):
             raise PredictorError("; ".join(f"{t.kind} cannot be fitted: {t.failed}" for t in tried.values()))
         errors = {kind: np.abs(out / y - 1) for kind, (_, out) in found.items()}
         tried |= {kind: Tried.of(kind, own, len(y), tried[kind].first) for kind, own in errors.items()}
-        self.choice = chosen(errors, DEFAULT_KIND, list(tried.values()))
+        self.choice = chosen(errors, default, list(tried.values()))
         self.chosen = found[self.choice.kind][0]
         self.held_out = np.empty(len(y))
         for own in folds(len(y), PARTS, rng):
             rest = np.setdiff1d(np.arange(len(y)), own)
-            kind = best_of({name: e[rest] for name, e in errors.items()}, DEFAULT_KIND)
+            kind = best_of({name: e[rest] for name, e in errors.items()}, default)
             self.held_out[own] = found[kind][1][own]
         return self
 
@@ -134,11 +134,11 @@ def _first_trial(rows: Rows, y: Vector, seeds: Mapping[str, int], rng: np.random
     return found
 
 
-def _promising(tried: Mapping[str, Tried]) -> list[str]:
+def _promising(tried: Mapping[str, Tried], default: str) -> list[str]:
     """The kinds that are worth fitting on all rows."""
     first = {kind: t.first for kind, t in tried.items() if t.first is not None}
     if not first:
         return [kind for kind, t in tried.items() if not t.failed]
     ranked = sorted(first, key=lambda kind: first[kind])
     near = [kind for kind in ranked[:KEPT] if first[kind] <= (1 if kind in COSTLY else MARGIN) * first[ranked[0]]]
-    return [kind for kind in first if kind in near or kind == DEFAULT_KIND]
+    return [kind for kind in first if kind in near or kind == default]

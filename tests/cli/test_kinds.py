@@ -56,6 +56,19 @@ def test_evaluate_says_for_each_seed_what_was_chosen(hwnas: Run, given: tuple[st
     )
 
 
+def test_with_sources_transfer_is_a_candidate(
+    hwnas: Run, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "CANDIDATES", ("lut", "transfer"))
+    frame = pd.read_parquet("d.parquet")
+    frame.assign(other=2 * frame["ms"] ** 1.1).to_parquet("d.parquet")
+    command = ("evaluate", *given, "--kind", "auto", "--train", 30, "--seeds", 1, "--sources", "d.parquet:other")
+    found = hwnas(*command, "--json", "-", "-q")
+    assert found.code == 0, found.err
+    assert [t["kind"] for t in found.json["seeds"][0]["choice"]["tried"]] == ["lut", "transfer"]
+    assert found.json["seeds"][0]["kind"] == "transfer"
+
+
 def test_fit_says_what_was_chosen_and_the_file_keeps_it(hwnas: Run, given: tuple[str, ...]) -> None:
     result = hwnas("fit", *SMALL, *given, "--kind", "auto", "--out", "p.npz", "--json", "fit.json")
     assert result.code == 0, result.err
