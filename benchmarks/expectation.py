@@ -79,7 +79,7 @@ def fitted(space: SearchSpace, kind: str, networks: int, seed: int) -> Predictor
         return made_up_table(space, seed)
     rng = np.random.default_rng(seed)
     codes = space.encoding.sample(networks, rng)
-    return predictor_type(kind).fit(space, space.decode(codes), device(space, codes, rng), rng=rng)
+    return predictor_type(kind).fit(space, space.decode(codes), device(space, codes, rng).tolist(), rng=rng)
 
 
 def step_s(space: SearchSpace, batch: int, paths: int, seed: int) -> float:

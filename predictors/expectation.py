@@ -86,9 +86,9 @@ class Estimate:
     @classmethod
     def from_state(cls, state: Mapping[str, Any], control: AdditiveModel) -> Estimate:
         """The inverse of `state`."""
-        lists = {name: [np.array(row, float) for row in state[name]] for name in ("at", "weights")}
-        numbers = {name: float(state[name]) for name in ("constant", "r2", "error")}
-        return cls(control=control, **lists, **numbers)
+        at, weights = ([np.array(row, float) for row in state[name]] for name in ("at", "weights"))
+        constant, r2, error = (float(state[name]) for name in ("constant", "r2", "error"))
+        return cls(at, constant, weights, control, r2, error)
 
 
 class Expectation:

@@ -22,7 +22,7 @@ def learned(space: SearchSpace) -> Predictor:
     rng = np.random.default_rng(0)
     codes = space.encoding.sample(60, rng)
     latency = made_up_table(space).predict_codes(codes) * np.exp(0.1 * rng.standard_normal(60))
-    return predictor_type("linear").fit(space, space.decode(codes), latency, rng=rng)
+    return predictor_type("linear").fit(space, space.decode(codes), latency.tolist(), rng=rng)
 
 
 def test_it_is_the_upper_end(space: SearchSpace, learned: Predictor) -> None:
