@@ -18,6 +18,7 @@ from .graph_features import GraphFeatures
 from .graphs import GraphLayout, SpaceGraphs
 from .operators import OperatorLayout, OperatorRows
 from .regressors.base import TABLE, Arrays, Meta, Rows
+from .threads import shared_out
 from .transfer_sources import SourceCodes, SourceRows, Sources, pruned
 from .workload_costs import WorkloadCosts
 
@@ -135,7 +136,7 @@ class SpaceFeatures:
     def _bare(self, codes: np.ndarray) -> Rows:
         """Rows without what sources and the table say."""
         blocks, back = self._distinct(codes)
-        parts = [self._block(blocks[i : i + CHUNK]) for i in range(0, max(len(blocks), 1), CHUNK)]
+        parts = shared_out(self._block, [blocks[i : i + CHUNK] for i in range(0, max(len(blocks), 1), CHUNK)])
         choices, numeric = (np.concatenate(own) for own in zip(*parts, strict=True))
         if back is not None:
             choices, numeric = choices[back], numeric[back]
