@@ -24,6 +24,7 @@ from .lut import LutPredictor
 from .registry import predictor_type
 from .regressors.registry import DEFAULT_KIND, regressor_kinds, regressor_type
 from .sources import Source, Supply
+from .table_prices import complete
 from .transfer_sources import SourceCodes
 
 COVERAGE = 0.9
@@ -100,7 +101,7 @@ class FitRequest:
     Attributes:
         out: file for the predictor. replace: an earlier predictor in it.
         kind: None: the default.
-        table: a latency table whose predictions become a feature, if it covers the space.
+        table: a latency table whose predictions become a feature; what it lacks of the space is priced.
         seed: of folds and fits.
         sources: what other devices take, for a kind that learns from them. notes: sentences on these for the user.
     """
@@ -233,13 +234,17 @@ def check_free(path: Path, replace: bool) -> None:
 
 
 def _table_sums(path: Path | None, space: SearchSpace) -> tuple[AdditiveModel | None, list[str]]:
-    """What a table predicts, where it covers the space."""
+    """What a table predicts, with prices for what it lacks; None where it has too little for that."""
     if path is None:
         return None, []
     try:
         return LutPredictor.load(path, space).model, []
     except MissingMeasurements as error:
-        return None, [f"{path} is no feature of the predictor: it lacks {len(error.keys)} operators of the space"]
+        lacks = f"{path} lacks {len(error.keys)} operators of the space"
+    try:
+        return complete(path, space).predictor.model, [f"{lacks}: they are priced by the others"]
+    except PredictorError as error:
+        return None, [f"{lacks} and is no feature of the predictor: {error}"]
 
 
 def _missed(last: Round, mape: float) -> str:

@@ -11,6 +11,7 @@ import pytest
 from hwnas.devices.registry import create
 from hwnas.predictors.flops import FlopsPredictor
 from hwnas.profiler.profile import ProfileRequest, profile
+from hwnas.profiler.table import LatencyTable, WorkloadRow
 from hwnas.spaces.registry import load_space
 
 Run = Callable[..., Any]
@@ -45,3 +46,18 @@ def test_measured_networks_alone(hwnas: Run) -> None:
     assert found.code == 0
     assert found.json["kind"] == "kernel"
     assert found.json["mape"] < 2
+
+
+def test_a_table_that_lacks_operators_is_a_feature_all_the_same(hwnas: Run, tmp_path: Path) -> None:
+    profile(ProfileRequest(create("flops"), load_space("proxyless-small", {"resolution": 8}), tmp_path / "t.db"))
+    with (
+        LatencyTable.open(tmp_path / "t.db") as whole,
+        LatencyTable.create(tmp_path / "p.db", whole.provenance) as part,
+    ):
+        for row in whole.rows("candidate"):
+            part.register([WorkloadRow(row.key, row.op, row.kind, row.info)])
+            part.finish(row.key, latency=row.latency)
+    asked = ("--device", "flops", *SMALL, "--kind", "linear", "--networks", 20, "--table", "p.db")
+    found = hwnas("fit", *asked, "--json", "-", "-q")
+    assert found.code == 0
+    assert found.json["notes"] == ["p.db lacks 3 operators of the space: they are priced by the others"]
