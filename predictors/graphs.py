@@ -19,6 +19,7 @@ from .segments import Segment, Step, X, pieces
 Floats = NDArray[np.float32]
 FLAGS = ("identity", "zero", "live", "fed", "used", "reads the piece's input", "gives its output", "log copies")
 AMOUNTS = PARAMETERS[:3]
+"""Of a workload, what adds up: MACs, elements moved, parameters."""
 ALIVE = slice(2, 5)
 """The flags that depend on the network."""
 
@@ -88,7 +89,7 @@ class GraphLayout:
     def names(self) -> tuple[str, ...]:
         """Of the (F,) features of a node."""
         table = self._table
-        return (*FLAGS, *table.names, *(f"log {name}" for name in table.amount_names), *table.amount_names)
+        return (*FLAGS, *table.names, *(f"{kind} {name}" for kind in ("log sum of", "sum of") for name in AMOUNTS))
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -143,12 +144,12 @@ class _Table:
     """What is known of workloads; the last row, that of none, is 0.
 
     Attributes:
-        names, shown: (workloads + 1, ...) of which the mean over copies counts. amount_names, amounts: the sum.
+        names, shown: (workloads + 1, ...) of which the mean over copies counts.
+        amounts: (workloads + 1, `AMOUNTS`) of which the sum does.
     """
 
     names: tuple[str, ...]
     shown: Floats
-    amount_names: tuple[str, ...]
     amounts: Floats
 
     @classmethod
@@ -160,7 +161,7 @@ class _Table:
         amounts = np.expm1(found.parameters[:, : len(AMOUNTS)])
         shown = np.concatenate([hot.reshape(len(workloads), len(labels)), found.parameters], axis=1)
         padded = [np.concatenate([own, np.zeros((1, own.shape[1]))]).astype(np.float32) for own in (shown, amounts)]
-        return cls((*labels, *PARAMETERS), padded[0], AMOUNTS, padded[1])
+        return cls((*labels, *PARAMETERS), *padded)
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ class MessagePassing:
         others = [own for name, own in weights.items() if not name.endswith("bias")]
         groups = [{"params": others, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=rate)
-        tensors, parts = _tensors(graphs), [torch.from_numpy(np.asarray(own, np.float32)) for own in aim.arrays()]
+        tensors, parts = _tensors(graphs), [torch.from_numpy(np.array(own, np.float32)) for own in aim.arrays()]
         for step, own in enumerate(_batches(len(graphs.nodes), steps, rng)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * _rate(step / steps)
@@ -111,8 +111,8 @@ class Aim:
     """What the members' outputs g are to make true: base + unit * g = y, by relative error.
 
     Attributes:
-        base, unit: (members, N). y: (N,). spread: (members, N) of the relative errors without g; larger ones than this
-            count in proportion, not by their square (Huber).
+        base: (members, N). y: (N,). unit, spread: (members, 1); of the latter, that of the relative errors without g,
+            larger ones count in proportion, not by their square (Huber).
         least: of what base + unit * g may be.
         seen: (members, N) whether a member may learn from a row.
     """
@@ -126,8 +126,8 @@ class Aim:
 
     def arrays(self) -> list[NDArray[Any]]:
         """Relative to y, (members, N) each."""
-        y = np.broadcast_to(self.y, self.base.shape)
-        return [self.base / y, self.unit / y, self.least / y, self.spread, self.seen]
+        parts = (self.base / self.y, self.unit / self.y, self.least / self.y, self.spread, self.seen)
+        return [np.broadcast_to(own, self.base.shape) for own in parts]
 
 
 def _loss(out: Tensor, base: Tensor, unit: Tensor, least: Tensor, spread: Tensor, seen: Tensor) -> Tensor:
