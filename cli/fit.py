@@ -1,7 +1,7 @@
 """``hwnas fit``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ from .common import (
 )
 from .evaluate import columns, transferring
 from .fit_data import FitData
-from .fit_report import show_fit
+from .fit_report import show_fit, show_use
 from .fit_sources import read
 from .measuring import (
     Agent,
@@ -33,7 +33,6 @@ from .measuring import (
     Gpu,
     Serial,
     Threads,
-    calibration_data,
     file_name,
 )
 from .profile import unusual
@@ -141,8 +140,7 @@ def fit(
     the same command is given again, and networks that were measured for one kind serve for the others.
     """
     output = Output(quiet, json_file)
-    from ..predictors.fit import FitRequest, check_free, check_number, fitted_kind
-    from ..predictors.sources import MeasureRequest
+    from ..predictors.fit import FitRequest, check_free, fitted_kind
 
     kind = transferring(kind, sources)
     made = fitted_kind(kind)
@@ -160,23 +158,14 @@ def fit(
     check_free(path, force)
     others, notes = read(sources, features, asked, space_option(space, space_arguments))
     request = FitRequest(asked, path, kind, table, seed, force, others, notes)
-    folder, measuring = measurements or Path("results") / file_name("fit", *names), None
-    if on is not None and given.measures:
-        images = calibration_data(calibration, asked, on)
-        how: dict[str, Any] = {
-            "visits": visits,
-            "seed": seed,
-            "agent": agent,
-            "agent_python": agent_python,
-            "calibration": images,
-        }
-        measuring = MeasureRequest(on, asked, folder, given.n, **how)
-        check_number(made.kind, given.n)
+    folder = measurements or Path("results") / file_name("fit", *names)
+    how = {"visits": visits, "seed": seed, "agent": agent, "agent_python": agent_python}
+    measuring = given.measuring(on, asked, folder, made.kind, calibration, how)
     kept = f"what was measured is kept in {folder}; the same command goes on from there"
     with keeping(kept if measuring else "nothing is stored"), output.progress() as progress:
         result = given.fit(request, on, measuring, progress)
     show_fit(output, result)
-    output.line(f"predictor: {request.out}")
+    show_use(output, result, space_option(space, space_arguments))
     output.finish(result.as_dict(), result.doubts)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import UsageProblem
-from .measuring import create_device
+from .measuring import calibration_data, create_device
 
 if TYPE_CHECKING:
     from ..devices.base import Device
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..predictors.frames import FrameRequest
     from ..predictors.sources import MeasureRequest, Source
     from ..profiler.progress import Progress
+    from ..spaces.space import SearchSpace
 
 NETWORKS = 100
 
@@ -70,6 +71,30 @@ class FitData:
         if name is None and made_for is None:
             raise UsageProblem("--device is missing: where to measure (or give --data, or --table)")
         return create_device(name, made_for=made_for, **options)
+
+    def measuring(
+        self,
+        device: Device | None,
+        space: SearchSpace,
+        folder: Path,
+        kind: str,
+        calibration: str | None,
+        how: Mapping[str, Any],
+    ) -> MeasureRequest | None:
+        """What is to be measured for a predictor of the kind; None where nothing is.
+
+        Args:
+            calibration: as in ``--calibration-data``. how: options of `MeasureRequest`.
+        """
+        if device is None or not self.measures:
+            return None
+        from ..predictors.fit import check_number
+        from ..predictors.sources import MeasureRequest
+
+        images = calibration_data(calibration, space, device)
+        request = MeasureRequest(device, space, folder, self.n, calibration=images, **how)
+        check_number(kind, self.n)
+        return request
 
     def fit(
         self, request: FitRequest, device: Device | None, measuring: MeasureRequest | None, progress: Progress

@@ -1,5 +1,6 @@
 """What ``hwnas fit`` prints."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 from .common import Output
@@ -20,6 +21,7 @@ def show_fit(output: Output, result: "FitResult") -> None:
     if result.rounds is not None:
         _show_rounds(output, result)
     error, n = result.error, len(result.predictor.training.latency)
+    latency, unit = result.predictor.training.latency, result.predictor.unit
     by = f", judged by {error.n} random ones" if result.rounds is not None else ""
     output.table(
         ("cross-validation", f"{result.predictor.kind}, {n} networks{by}"),
@@ -29,9 +31,21 @@ def show_fit(output: Output, result: "FitResult") -> None:
             ("largest error %", error.max_error),
             ("Kendall tau", error.kendall),
             ("width of 90 % intervals %", result.width),
+            (f"the networks take ({unit})", f"{latency.min():.4g} to {latency.max():.4g}"),
         ],
     )
     _show_curve(output, result, n)
+
+
+def show_use(output: Output, result: "FitResult", space: str) -> None:
+    """Where the predictor is, and what can be done with it."""
+    output.line(f"predictor: {result.path}")
+    if output.quiet:
+        return
+    given = f"--space {space} --predictor {shlex.quote(str(result.path))}"
+    if result.predictor.training.provenance is not None:  # compare would not know where to measure
+        output.line(f"judge it on networks that it has not seen: hwnas compare {given}")
+    output.line(f"search with it: hwnas search {given} --target X")
 
 
 def _show_rounds(output: Output, result: "FitResult") -> None:
