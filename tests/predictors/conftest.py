@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from hwnas.predictors.lut import LutPredictor
+from hwnas.predictors.threads import one_thread
 from hwnas.profiler.table import Provenance, Row
 from hwnas.spaces.space import SearchSpace
 
@@ -33,6 +34,13 @@ def _lut(space: SearchSpace, calibration: Mapping[str, Any] | None = CALIBRATION
         )
     provenance = Provenance("cpu", "ms", {"batch": 1, "threads": 1}, space.name, fingerprint=space.fingerprint)
     return LutPredictor(space, provenance, rows[drop:], calibration)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As whoever fits a regressor by its kind has it; on a busy machine, more take many times as long."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
