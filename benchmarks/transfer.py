@@ -105,8 +105,8 @@ def judged(
 
 def mean(columns: Sequence[Mapping[str, Mapping[str, Any]]], way: str, name: str) -> float | None:
     """Over columns; None where one of them has none."""
-    values = [column.get(way, {}).get(name) for column in columns]
-    return None if not values or None in values else float(np.mean(values))
+    known = [column[way][name] for column in columns if column.get(way, {}).get(name) is not None]
+    return float(np.mean(known)) if known and len(known) == len(columns) else None
 
 
 def findings(what: str, columns: Sequence[Mapping[str, Mapping[str, Any]]], others: Mapping[str, float], bars: Mapping[str, float]) -> list[Finding]:  # fmt: skip  # noqa: E501
