@@ -20,24 +20,25 @@ Vector = NDArray[np.float64]
 CANDIDATES = (
     "lut",
     "linear",
-    "kernel",
     "gaussian-process",
     "transfer",
     "stacked",
+    "kernel",
     "gbdt",
     "random-forest",
     "mlp",
     "gcn",
 )
-"""From the simple ones to those that must be better to be worth it; transfer only where there are sources."""
+"""First those that are simpler than the default, and parts of it; after it those that must be better to be worth it.
+Transfer only where there are sources."""
 COSTLY = ("gcn",)
 """Kinds that take long. They are tried on half as many rows, and stay only if they are as good as the best even so."""
 TRIED_FROM, TRIED_ON, JUDGED_BY = 60, 300, 1000
 """Rows from which all are tried on half of the rows first; rows of these to fit on and to judge by, at most."""
 MARGIN, KEPT = 1.5, 4
 """Times the best's error that is not made good by more rows; kinds that stay."""
-FOLDS = 5
-"""Of cross-validation after a first trial, where a kind has no held-out predictions of its own."""
+MANY, FOLDS = 150, 5
+"""Rows from which so few folds of cross-validation are enough: with fewer rows, kinds that need many would suffer."""
 PARTS = 10
 """In which the choice is repeated."""
 
@@ -78,7 +79,7 @@ class Auto(Regressor):
         kinds = [kind for kind in self.candidates if kind not in unfit]
         seeds = dict(zip(kinds, rng.integers(2**63, size=len(kinds)).tolist(), strict=True))
         tried = _first_trial(rows, y, seeds, rng)
-        most = None if few else FOLDS
+        most = FOLDS if len(y) >= MANY else None
         found: dict[str, tuple[Regressor, Vector]] = {}
         for kind in _promising(tried, default):
             try:

@@ -206,6 +206,19 @@ def test_few_rows_are_no_reason_to_give_much_away() -> None:
     assert best_of(errors, "default") == "default"
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_few_rows_that_a_kind_misses_do_not_decide(rows: int) -> None:
+    """For all others it is the better one; by four of these rows the means differ by two standard errors."""
+    simple, default = differing(1.0, 0.5)
+    default[:rows] += 60.0
+    errors = {"simple": simple, "default": default}
+    assert best_of(errors, "default") == "default"
+    assert chosen(errors, "default", [Tried("simple"), Tried("default")]).reason.endswith(
+        "is not the smallest (simple, 100 %), but for most networks its error is the smaller one"
+    )
+    assert best_of(errors, "other") == "simple"
+
+
 def test_a_choice_says_why() -> None:
     errors = dict(zip(("simple", "default"), differing(1.004, 1.0), strict=True))
     tried = [Tried.of(kind, own, 100) for kind, own in errors.items()]
