@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,3 +106,23 @@ def test_a_file_too_small_for_judges(hwnas: Run, frame: Any) -> None:
     result = fit(hwnas, frame.head(50), "--until-mape", 1)
     assert result.code == 2
     assert "takes from 64 to 5000 networks, not 50" in result.err
+
+
+def test_what_it_cannot_predict(hwnas: Run, frame: Any, tmp_path: Path) -> None:
+    """An unknown candidate, and a predictor's file of a newer version."""
+    assert fit(hwnas, frame, "--out", "p.npz", "-q").code == 0
+    architecture = load_space("proxyless-small", {"resolution": 8}).sample(1, np.random.default_rng(5))[0].as_dict()
+    label = next(iter(architecture["choices"]))
+    odd = {**architecture, "choices": {**architecture["choices"], label: "k9e9"}}
+    (tmp_path / "a.json").write_text(json.dumps(odd))
+    unknown = hwnas("predict", "--predictor", "p.npz", *SMALL, "--arch", "a.json")
+    assert (unknown.code, unknown.err.count("\n")) == (2, 1)
+    assert "has no candidate 'k9e9'" in unknown.err
+    with zipfile.ZipFile("p.npz") as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile("p.npz", "w") as file:
+        for name, data in parts.items():
+            file.writestr(name, data.replace(b'"version": 1', b'"version": 9'))
+    newer = hwnas("predict", "--predictor", "p.npz", *SMALL, "--arch", "a.json")
+    assert (newer.code, newer.err.count("\n")) == (2, 1)
+    assert "version 9" in newer.err
