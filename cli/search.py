@@ -222,7 +222,8 @@ def _run(output: Output, config: "SearchConfig", space: "SearchSpace", folder: P
         _open(folder, config, force, ranks.rank) as run,
     ):
         ranks.agree("that the folder is open")
-        for note in run.notes:
+        missing = [] if prepared.final.device else [f"the result will not be measured: {prepared.final.reason}"]
+        for note in (*run.notes, *missing):
             output.line(f"note: {note}")
         with output.progress() as progress:
             report = SearchJob(config, prepared, run, ranks).run(progress)

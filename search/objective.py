@@ -235,8 +235,11 @@ class Objective:
         """Go on from what `state` gave.
 
         Raises:
-            ObjectiveError: the predictors are not those of that state, whatever their files are called.
+            ObjectiveError: the predictors are not those of that state, whatever their files are called; or it is of an
+                older version.
         """
+        if "held" not in state:
+            raise ObjectiveError("the run was begun by an older version: go on with that, or begin anew with --force")
         then, now = state["probes"], self._probes
         if len(then) != len(now) or not np.allclose(then, now, rtol=1e-6):
             raise ObjectiveError(

@@ -61,7 +61,7 @@ class LoaderBatches(Batches):
         if isinstance(loader, Iterator):
             raise DataError(f"{name}: the loader can be iterated over only once; give a list or a DataLoader")
         if not len(self):
-            raise DataError(f"{name}: the loader is empty")
+            raise DataError(f"{name}: the loader is empty{_why_empty(loader)}")
         if getattr(loader, "persistent_workers", False):
             warnings.warn(
                 f"{name}: workers that persist go on with their random numbers from epoch to epoch, so that a resumed "
@@ -186,3 +186,12 @@ def _generators(loader: Any) -> list[torch.Generator]:
     places = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     found = [getattr(place, "generator", None) for place in places]
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+
+
+def _why_empty(loader: Iterable[Any]) -> str:
+    """Where a DataLoader drops the only batch that it has."""
+    images = getattr(getattr(loader, "dataset", None), "__len__", int)()
+    if not getattr(loader, "drop_last", False) or not images:
+        return ""
+    size = getattr(loader, "batch_size", None)
+    return f": its {images} images are less than a batch{f' of {size}' if size else ''}, and drop_last drops them"

@@ -363,7 +363,11 @@ def test_a_device_that_is_not_here(
 
     monkeypatch.setattr(Simulated, "unavailable", classmethod(lambda cls: Unavailable("it is elsewhere", "fetch it")))
     command = ("search", *SMALL, "--predictor", table.name, "--target", sum(reach) / 2)
-    assert hwnas(*command, "--out", "a").code == 0
+    result = hwnas(*command, "--out", "a")
+    assert result.code == 0
+    assert (
+        "note: the result will not be measured: device 'simulated' cannot be used here: it is elsewhere" in result.out
+    )
     final = prepare(*resolve(read_config(Path("a/config.yaml")))).final
     assert final.device is None
     assert "it is elsewhere; fetch it" in final.reason

@@ -174,7 +174,10 @@ class Failing:
     [
         ([], "the loader is empty"),
         (DataLoader(TensorDataset(torch.zeros(0, 1, 2, 2), torch.zeros(0).long())), "the loader is empty"),
-        (DataLoader(TensorDataset(torch.zeros(3, 1, 2, 2), torch.zeros(3).long()), 8, drop_last=True), "is empty"),
+        (
+            DataLoader(TensorDataset(torch.zeros(3, 1, 2, 2), torch.zeros(3).long()), 8, drop_last=True),
+            "3 images are less than a batch of 8",
+        ),
         (iter(pairs()), "only once"),
         (DataLoader(Stream()), "has no length"),
         ([torch.zeros(4, 1, 2, 2)], "expected a pair"),

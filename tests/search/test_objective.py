@@ -344,7 +344,8 @@ def test_estimates_hold_the_latency_all_along(kind: Any, share: float) -> None:
         weight = np.prod([q.detach().numpy()[c] for q, c in zip(p, every.T, strict=True)], axis=0)
         exact.append(float(weight @ values) / latency.goals[0].target)
     miss = np.array(exact) - 1
-    assert (miss if kind == "limit" else np.abs(miss)).max() < 0.005
+    assert (miss if kind == "limit" else np.abs(miss)).max() < 0.01
+    assert np.maximum(miss, 0).mean() < 0.002
     assert 1 < len(made) < 40
     assert tested.log([q.detach().numpy() for q in p])["r2"] > 0.5
 
@@ -391,7 +392,7 @@ def test_estimates_are_made_anew_only_where_the_probabilities_have_moved() -> No
         tested.logits([a.detach() + 0.01 * step for a in alphas])  # a constant moves nothing
     assert not asked
     tested.logits([3 * a.detach() for a in alphas])
-    assert len(asked) == 1
+    assert asked in ([512], [512, 1536])  # more where the first do not make it precise
 
 
 def test_a_predictor_that_fails_is_noticed() -> None:
