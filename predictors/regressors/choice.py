@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 SLACK = 0.05
-"""Share by which the error of a simpler kind may be larger, if it cannot be told from the smallest."""
+"""Share by which the error of a simpler kind may be larger."""
 
 
 @dataclass(frozen=True)
@@ -79,29 +79,27 @@ class Choice:
 def best_of(errors: Mapping[str, Vector], default: str) -> str:
     """The kind to take, by (N,) relative errors of each for the same rows; from the simple kinds to the costly ones.
 
-    Alike are the kinds whose mean error exceeds the smallest by no more than one standard error of the difference
-    (Breiman et al., 1984). Of these it is the default if it is there, else the best; and in either's place the
-    simplest whose error is larger by no more than `SLACK`, since with few rows a standard error is a lot to give away.
-    Two rows that one kind misses by far are as much as a standard error. So the default is left only for a kind that is
-    no worse than it for most rows.
+    The default, unless the error of the best is smaller by more than one standard error of the difference (Breiman et
+    al., 1984). In its place a simpler kind, the simplest of which the rows show, by one standard error, that its error
+    is larger by no more than `SLACK`. Some rows that one kind misses by far are as much as a standard error: so what
+    takes a place must be no worse for most rows, too.
     """
     best = min(errors, key=lambda kind: float(errors[kind].mean()))
-    alike = [kind for kind in errors if not _exceeds(errors[kind], errors[best])]
-    stays = default in alike or (default in errors and _mostly_worse(errors[best], errors[default]))
-    reference = default if stays else best
-    bound = (1 + SLACK) * errors[reference].mean()
-    for kind in alike:
-        if kind == reference:
-            break
-        if errors[kind].mean() <= bound and not _mostly_worse(errors[kind], errors[reference]):
+    beaten = default not in errors or (
+        _apart(errors[default], errors[best], -1) > 0 and not _mostly_worse(errors[best], errors[default])
+    )
+    taken = best if beaten else default
+    bound = SLACK * errors[taken].mean()
+    for kind in list(errors)[: list(errors).index(taken)]:
+        if _apart(errors[kind], errors[taken], 1) <= bound and not _mostly_worse(errors[kind], errors[taken]):
             return kind
-    return reference
+    return taken
 
 
-def _exceeds(errors: Vector, smallest: Vector) -> bool:
-    """Whether the mean of (N,) errors is larger than that of others for the same rows by more than a standard error."""
-    apart = errors - smallest
-    return bool(apart.mean() > apart.std() / np.sqrt(len(apart)))
+def _apart(errors: Vector, others: Vector, times: float) -> float:
+    """By how much the mean of (N,) errors is larger than that of others, plus so many standard errors of this."""
+    apart = errors - others
+    return float(apart.mean() + times * apart.std() / np.sqrt(len(apart)))
 
 
 def _mostly_worse(errors: Vector, others: Vector) -> bool:
@@ -111,16 +109,17 @@ def _mostly_worse(errors: Vector, others: Vector) -> bool:
 
 def chosen(errors: Mapping[str, Vector], default: str, tried: Sequence[Tried]) -> Choice:
     """`best_of`, with its reason."""
-    kind, kinds = best_of(errors, default), list(errors)
+    kind = best_of(errors, default)
     means = {name: 100 * float(own.mean()) for name, own in errors.items()}
     best = min(means, key=lambda name: means[name])
     said = f"{kind} is chosen: its MAPE on held-out networks, {means[kind]:.3g} %,"
     if kind == best:
         return Choice(kind, f"{said} is the smallest", tried)
     smallest = f"the smallest ({best}, {means[best]:.3g} %)"
-    if kinds.index(kind) < kinds.index(best):
-        return Choice(kind, f"{said} cannot be told from {smallest}, and it is simpler", tried)
-    return Choice(kind, f"{said} is not {smallest}, but for most networks its error is the smaller one", tried)
+    if _mostly_worse(errors[best], errors[kind]):
+        return Choice(kind, f"{said} is not {smallest}, but for most networks its error is the smaller one", tried)
+    why = "it is the default" if kind == default else "it is simpler"
+    return Choice(kind, f"{said} cannot be told from {smallest}, and {why}", tried)
 
 
 def _listed(tried: Sequence[Tried], rows: int = 0) -> str:
