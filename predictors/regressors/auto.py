@@ -44,7 +44,7 @@ PARTS = 10
 
 
 class Auto(Regressor):
-    """One of several kinds: that with the smallest mean relative error for held-out rows, or a simpler one as good.
+    """The default kind, or what has a smaller mean relative error for held-out rows, or a simpler kind as good.
 
     With 60 rows or more, all are fitted on half of them (300 at most) and judged by the others; the default stays, and
     the best four, unless their error is half as much again as the best one's. These then predict every row without
