@@ -106,6 +106,8 @@ class Gcn(Regressor):
 
     def _by_member(self, rows: Rows) -> Vector:
         """(members, N)"""
+        if not self.units.any():
+            return self._base(rows)
         blocks = [np.empty((len(self.units), 0))]
         for i in range(0, len(rows), BLOCK):
             own = rows.take(slice(i, i + BLOCK))
