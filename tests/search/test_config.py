@@ -130,11 +130,12 @@ def test_what_a_run_writes_gives_the_same_configuration(tmp_path: Path) -> None:
 def test_every_setting_can_be_set() -> None:
     """The key of each number takes a value in its range, which arrives where it belongs."""
     number = {**dict.fromkeys(RANGES, 3), "momentum": 0.3, "label_smoothing": 0.3, "baseline_decay": 0.3}
+    number["coverage"] = 0.3
+    beside = {"population": ["search.evolution.tournament=1"], "coverage": ["search.objective.kind=limit"]}
     for key in known_keys(SearchConfig):
         name = key.split(".")[-1]
         if name in number:
-            more = {"population": ["search.evolution.tournament=1"]}.get(name, [])
-            value: Any = config(f"{key}={number[name]}", *more)
+            value: Any = config(f"{key}={number[name]}", *beside.get(name, []))
             for part in key.split("."):
                 value = value[int(part)] if part.isdigit() else getattr(value, part)
             if key != "goals.0.target":
@@ -237,6 +238,13 @@ def test_one_key(setting: str, message: str) -> None:
             "--set: 'band' needs a target, the objective is none",
         ),
         (["search.objective.kind=limit", "search.objective.derive=band"], {}, "'band' has a lower end"),
+        (["search.objective.coverage=0.9"], {}, "--set: a coverage is of the limit (--limit), the objective is hold"),
+        (
+            ["latency=measured", "search.algorithm=reinforce", "search.objective.kind=limit"]
+            + ["search.objective.coverage=0.9"],
+            {},
+            "latency that is measured has no interval",
+        ),
         (["latency=measured"], {}, "--set: latency cannot be measured for gradient"),
         (
             ["latency=measured", "search.algorithm=reinforce"],
