@@ -240,8 +240,12 @@ def test_one_key(setting: str, message: str) -> None:
         (["search.objective.kind=limit", "search.objective.derive=band"], {}, "'band' has a lower end"),
         (["search.objective.coverage=0.9"], {}, "--set: a coverage is of the limit (--limit), the objective is hold"),
         (
-            ["latency=measured", "search.algorithm=reinforce", "search.objective.kind=limit"]
-            + ["search.objective.coverage=0.9"],
+            [
+                "latency=measured",
+                "search.algorithm=reinforce",
+                "search.objective.kind=limit",
+                "search.objective.coverage=0.9",
+            ],
             {},
             "latency that is measured has no interval",
         ),
