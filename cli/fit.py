@@ -30,7 +30,9 @@ from .measuring import (
     BenchmarkBinary,
     CalibrationSource,
     Dtype,
+    Eager,
     Gpu,
+    GpuIndex,
     Serial,
     Threads,
     file_name,
@@ -125,6 +127,8 @@ def fit(
     threads: Threads = None,
     dtype: Dtype = None,
     gpu: Gpu = None,
+    gpu_index: GpuIndex = None,
+    eager: Eager = None,
     calibration: CalibrationSource = None,
     agent: Agent = None,
     agent_python: AgentPython = None,
@@ -151,8 +155,9 @@ def fit(
 
         path = out or Path("predictors") / f"{file_name(table.stem, asked.name, made.kind)}.npz"
         return from_prices(output, table, asked, path, replace=force)
-    settings = {"batch": batch, "threads": threads, "dtype": dtype, "gpu": gpu}
-    on = given.device(device, {**settings, "serial": serial, "benchmark_binary": benchmark_binary})
+    settings = {"batch": batch, "threads": threads, "dtype": dtype, "gpu": gpu, "eager": eager}
+    reached = {"serial": serial, "benchmark_binary": benchmark_binary, "gpu_index": gpu_index}
+    on = given.device(device, {**settings, **reached})
     names = (on.name if on else "data", asked.name, *(unusual(on, space_arguments) if on else space_arguments or []))
     path = out or Path("predictors") / f"{file_name(*names, made.kind)}.npz"
     check_free(path, force)
