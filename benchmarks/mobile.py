@@ -122,6 +122,7 @@ def findings(dtype: str, found: Found) -> list[Finding]:
     bars, compared = BARS[dtype], found.accuracy
     comparison, calibration = compared.comparison, compared.calibration
     spearman = comparison.errors.spearman if comparison.errors else None
+    held_out = {"held-out MAPE": (calibration.get("error") or {}).get("mape")}
     lines = [
         Finding(
             "MAPE, factor refitted now",
@@ -145,23 +146,13 @@ def findings(dtype: str, found: Found) -> list[Finding]:
         Finding("Spearman, predicted and measured", spearman, ""),
         Finding("table and calibration from nothing", found.program.seconds, "s", TABLE_S),
         Finding("peak memory of it", found.program.peak_mb, "MB"),
-        Finding("factor of the calibration", calibration.get("factor"), "", references=_ways(found)),
+        Finding("factor of the calibration", calibration.get("factor"), "", references=held_out),
     ]
     for what, repeats in found.repeats.items():
         beside = {f"of {n}": percent for n, percent in repeats.items()}
         few = min((n for n, percent in repeats.items() if percent <= 0.5), default=None)
         lines.append(Finding(f"visits for each {what}, for 0.5 % rms", few, "visits", references=beside))
     return [replace(line, what=f"{dtype}: {line.what}") for line in lines]
-
-
-def _ways(found: Found) -> dict[str, float | None]:
-    """Held-out MAPE of each way that was tried when the table was calibrated."""
-    tried = found.result.get("methods")
-    ways: dict[str, float | None] = {}
-    for way in tried if isinstance(tried, list) else ():
-        fitted = ["factor", *(["extra"] if way["extra"] else []), *(["each operator"] if way["each"] else [])]
-        ways[f"held-out MAPE with {', '.join(fitted)}"] = (way["error"] or {}).get("mape")
-    return ways
 
 
 def block_ms(space: SearchSpace, n: int, turns: int) -> dict[str, float]:

@@ -27,7 +27,6 @@ from .measuring import (
 
 if TYPE_CHECKING:
     from ..devices.base import Device
-    from ..profiler.calibration import Calibration
     from ..profiler.profile import ProfileResult
 
 app = new_app()
@@ -126,15 +125,6 @@ def _unconverged(keys: list[str], max_visits: int, path: Path) -> list[str]:
     ]
 
 
-def _fitted(calibration: "Calibration") -> str:
-    """Which parameters networks were used for."""
-    parts = ["factor"]
-    parts += ["extra"] if abs(calibration.extra) > 1e-6 * max(abs(calibration.residual), 1e-9) else []
-    parts += ["cold weights"] if calibration.corrections else []
-    parts += ["each operator"] if calibration.each else []
-    return ", ".join(parts)
-
-
 def unusual(device: "Device", arguments: list[str] | None) -> list[str]:
     """What distinguishes a table from others of the same device and space."""
     settings = device.settings
@@ -150,11 +140,10 @@ def _show(output: Output, result: "ProfileResult", unit: str) -> None:
     output.table(("phase", "seconds"), [*result.phases.items(), ("all", result.seconds)], title="Where the time went")
     if result.tried:
         output.table(
-            ("operator times", "fitted", "dead operators", "factor", "MAPE %", "max %", "bias %", "kept"),
+            ("operator times", "dead operators", "factor", "MAPE %", "max %", "bias %", "kept"),
             [
                 (
                     c.method,
-                    _fitted(c),
                     "left out" if c.live else "counted",
                     c.factor,
                     c.error.mape if c.error else None,

@@ -9,7 +9,6 @@ networks say otherwise, so that few networks cannot make a fit run away.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from .additive import AdditiveModel, MissingKeys
 from .metrics import Errors, errors
 
 COMBINED = "combined"
-NOISE = 0.01
+NOISE = 0.015
 """Relative error of a measured network against the model."""
 FACTOR_WIDTH, EXTRA_WIDTH, GLUE_WIDTH, COLD_WIDTH, CORRECTION_WIDTH = 0.3, 0.1, 0.1, 0.05, 0.05
 """Standard deviations of the priors; extra, glue and cold weights (in all) relative to the median network."""
@@ -46,7 +45,6 @@ class Calibration:
         glue: what each kind of glue between modules costs, before the factor (see `spaces.glue`).
         corrections: factor of single workloads, by key, with what their cold weights cost; 1 where none is given.
         error: on networks that took no part in the fit.
-        each: whether operators were corrected one by one, not only for their weights.
     """
 
     method: str
@@ -57,7 +55,6 @@ class Calibration:
     corrections: Mapping[str, float] = field(default_factory=dict)
     residual: float = 0.0
     error: Errors | None = None
-    each: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -75,8 +72,8 @@ class Calibration:
                 raise HwnasError(f"the calibration's {name} are not all finite numbers: {part!r:.200}")
         if numbers["factor"] <= 0:
             raise HwnasError(f"the calibration's factor is {numbers['factor']!r}, it must be positive")
-        live, each = bool(data.get("live", False)), bool(data.get("each", False))
-        return cls(str(data.get("method", "")), live=live, glue=glue, corrections=corrections, each=each, **numbers)
+        live = bool(data.get("live", False))
+        return cls(str(data.get("method", "")), live=live, glue=glue, corrections=corrections, **numbers)
 
     def corrected(self, values: Mapping[str, float]) -> dict[str, float]:
         """Table values as they count inside a network, before the factor, and what glue costs."""
@@ -111,12 +108,26 @@ def fit(columns: np.ndarray, measured: np.ndarray, widths: np.ndarray) -> np.nda
         widths: (K,) standard deviations of the priors; 0 for a coefficient that is given.
     """
     scale = _scale(measured) * NOISE
-    prior = np.zeros(columns.shape[1])
-    prior[0] = 1.0
+    prior = _prior(columns)
     # Solved for the deviations in units of their priors, which keeps the numbers of one size.
     left = np.vstack([columns * widths / scale[:, None], np.eye(len(prior))])
     right = np.concatenate([(measured - columns @ prior) / scale, np.zeros(len(prior))])
     return np.asarray(prior + widths * np.linalg.lstsq(left, right, rcond=None)[0])
+
+
+def evidence(columns: np.ndarray, measured: np.ndarray, widths: np.ndarray) -> float:
+    """Logarithm of the probability density of the measurements under priors of these widths; arguments as in `fit`."""
+    scale = _scale(measured) * NOISE
+    spread = columns * widths / scale[:, None]
+    off = (measured - columns @ _prior(columns)) / scale
+    covariance = np.eye(len(measured)) + spread @ spread.T
+    _, size = np.linalg.slogdet(covariance)
+    return float(-0.5 * (off @ np.linalg.solve(covariance, off) + size))
+
+
+def _prior(columns: np.ndarray) -> np.ndarray:
+    """(K,) the factor 1, all else 0."""
+    return np.eye(1, columns.shape[1])[0]
 
 
 def refit_factor(predicted: np.ndarray, measured: np.ndarray) -> float:
@@ -136,6 +147,7 @@ class _Way:
 
     Attributes:
         weights: parameters of each of `keys`, as a share of what all parameters of a network come to on average.
+        widths: standard deviations of the coefficients' priors: with operators corrected one by one, and without.
     """
 
     start: Calibration
@@ -144,11 +156,18 @@ class _Way:
     weights: np.ndarray
     needed: Sequence[Term]
     columns: np.ndarray
-    widths: np.ndarray
+    widths: Sequence[np.ndarray]
 
     def coefficients(self, measured: np.ndarray, used: np.ndarray) -> np.ndarray:
-        """Fitted on the networks that the mask `used` names."""
-        return fit(self.columns[used], measured[used], self.widths)
+        """Fitted on the networks that the mask `used` names: the mean of the fits with each set of priors.
+
+        Each counts as probable as it makes the measurements (Bayesian model averaging; Hoeting et al., 1999).
+        """
+        columns, seen = self.columns[used], measured[used]
+        logs = np.array([evidence(columns, seen, widths) for widths in self.widths])
+        weights = np.exp(logs - logs.max())
+        fits = [fit(columns, seen, widths) for widths in self.widths]
+        return np.asarray(weights / weights.sum() @ np.array(fits))
 
     def calibration(self, coefficients: np.ndarray) -> Calibration:
         factor, extra, cold, *rest = coefficients.tolist()
@@ -219,7 +238,7 @@ def _ways(
     dtype: str,
     exact: bool,
 ) -> Iterator[_Way]:
-    """Operator times by each method, dead operators in or out, with and without an extra and single corrections."""
+    """Operator times by each method, dead operators in or out."""
     keys = [w.key(description.batch, dtype) for w in description.workloads]
     missing: MissingKeys | None = None
     covered = False
@@ -244,10 +263,9 @@ def _ways(
             own = counts * np.array([*(table.get(key, 0.0) for key in keys), *([1.0] * len(GLUE))])
             weights = _weights(description, counts) * np.array([table.get(key, 0.0) > 0 for key in keys])
             cold = counts[:, : len(keys)] @ weights
-            for extra, corrects in [(True, False)] if exact else itertools.product((False, True), (False, True)):
-                columns, widths = _design(own, cold, measured, extra=extra, corrects=corrects, exact=exact)
-                start = Calibration(method, 1.0, 0.0, live, each=corrects)
-                yield _Way(start, table, keys, weights, needed, columns, widths)
+            columns, widths = _design(own, cold, measured, exact=exact)
+            start = Calibration(method, 1.0, 0.0, live)
+            yield _Way(start, table, keys, weights, needed, columns, widths)
     if missing is not None and not covered:
         raise missing
 
@@ -260,18 +278,18 @@ def _weights(description: SpaceDescription, counts: np.ndarray) -> np.ndarray:
 
 
 def _design(
-    own: np.ndarray, cold: np.ndarray, measured: np.ndarray, *, extra: bool, corrects: bool, exact: bool
-) -> tuple[np.ndarray, np.ndarray]:
+    own: np.ndarray, cold: np.ndarray, measured: np.ndarray, *, exact: bool
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Columns (sum, one, weights, kinds of glue, single workloads) and the widths of their coefficients' priors."""
     n = own.shape[1] - len(GLUE)
     each, glue = own[:, :n], own[:, n:]
     typical = float(np.median(measured))
     columns = np.concatenate([each.sum(axis=1)[:, None], np.ones((len(own), 1)), cold[:, None], glue, each], axis=1)
-    glue_widths = [GLUE_WIDTH * typical / mean if mean and not exact else 0.0 for mean in glue.mean(axis=0)]
-    extra_width = (1e3 if exact else EXTRA_WIDTH) * typical * extra
-    cold_width = 0.0 if exact else COLD_WIDTH * typical
-    single = np.full(n, CORRECTION_WIDTH if corrects else 0.0)
-    return columns, np.array([0.0 if exact else FACTOR_WIDTH, extra_width, cold_width, *glue_widths, *single])
+    if exact:
+        return columns, [np.array([0.0, 1e3 * typical, *np.zeros(columns.shape[1] - 2)])]
+    glue_widths = [GLUE_WIDTH * typical / mean if mean else 0.0 for mean in glue.mean(axis=0)]
+    common = [FACTOR_WIDTH, EXTRA_WIDTH * typical, COLD_WIDTH * typical, *glue_widths]
+    return columns, [np.array([*common, *np.full(n, width)]) for width in (CORRECTION_WIDTH, 0.0)]
 
 
 def _score(way: _Way, measured: np.ndarray, unseen: np.ndarray) -> float:
