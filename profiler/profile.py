@@ -103,8 +103,9 @@ class _Profile:
             )
 
     def _lower(self) -> dict[str, str]:
-        first = self.request.space.decode(uniform(self.request.space.encoding)[:1])[0]
-        reasons = self.lowerer.choose_route(first, self.progress)
+        encoding = self.request.space.encoding
+        rows = held_out(encoding, 1, HELD_OUT_SEED, uniform(encoding)[:0])  # will be measured, if nothing is in the way
+        reasons = self.lowerer.choose_route(self.request.space.decode(rows)[0], self.progress)
         if "network" in reasons:
             self.doubts.append(f"whole networks cannot be lowered, the table is not calibrated: {reasons['network']}")
         return reasons
