@@ -161,13 +161,18 @@ class _Way:
     def coefficients(self, measured: np.ndarray, used: np.ndarray) -> np.ndarray:
         """Fitted on the networks that the mask `used` names: the mean of the fits with each set of priors.
 
-        Each counts as probable as it makes the measurements (Bayesian model averaging; Hoeting et al., 1999).
+        Each counts as probable as it makes the measurements (Bayesian model averaging; Hoeting et al., 1999). Where the
+        networks have nothing to do with their operators, the factor stays 1.
         """
         columns, seen = self.columns[used], measured[used]
         logs = np.array([evidence(columns, seen, widths) for widths in self.widths])
         weights = np.exp(logs - logs.max())
-        fits = [fit(columns, seen, widths) for widths in self.widths]
-        return np.asarray(weights / weights.sum() @ np.array(fits))
+        weights /= weights.sum()
+        found = weights @ np.array([fit(columns, seen, widths) for widths in self.widths])
+        if found[0] <= 0:
+            given = [widths * (np.arange(len(widths)) > 0) for widths in self.widths]
+            found = weights @ np.array([fit(columns, seen, widths) for widths in given])
+        return np.asarray(found)
 
     def calibration(self, coefficients: np.ndarray) -> Calibration:
         factor, extra, cold, *rest = coefficients.tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..devices.base import Unavailable
+from ..devices.base import Runtime, Unavailable
 from ..devices.cuda.device import Gpu
 
 
@@ -14,6 +14,12 @@ class TorchCpu(Gpu):
     name = "torch_cpu"
     for_testing = True
     place: ClassVar[str] = "cpu"
+
+    def runtime(self) -> Runtime:
+        import torch
+
+        torch.set_num_threads(1)
+        return super().runtime()
 
     @classmethod
     def unavailable(cls) -> Unavailable | None:

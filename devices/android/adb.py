@@ -134,13 +134,14 @@ class Adb:
             raise _lost(state)
 
     def remove(self, remote: str, timeout_s: float) -> None:
-        """Remove a folder at the end: other commands are ended, and whatever fails is passed over."""
+        """Remove a folder at the end: commands and programs of it are ended, and whatever fails is passed over."""
         with self._lock:
             self._ended = True
             if self._running is not None:
                 self._running.kill()
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            command = [self._adb, "-s", self.serial, "shell", f"rm -rf {remote}"]
+            own = f"{remote[:-1]}[{remote[-1]}]/"  # matches what runs in the folder, and not the shell that says this
+            command = [self._adb, "-s", self.serial, "shell", f"pkill -9 -f '{own}'; rm -rf {remote}"]
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
 
     # -- which phone

@@ -88,17 +88,14 @@ class TorchRuntime(Runtime):
         self.on_gpu = place == "cuda"
         self.place = f"cuda:{index}" if self.on_gpu else place
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(settings.dtype, torch.float32)
-        torch.set_grad_enabled(False)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.dtype == "tf32"
-        torch.backends.cudnn.benchmark = True  # as whoever wants speed has it
         self.facts: Facts | None = None
         if self.on_gpu:
             self._check_gpu(index)
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.dtype == "tf32"
+            torch.backends.cudnn.benchmark = True  # as whoever wants speed has it
             torch.cuda.set_device(index)
             self.facts = Facts(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
             self._reference = self._reference_timer()
-        else:
-            torch.set_num_threads(1)
 
     def describe(self) -> dict[str, Any]:
         torch = self.torch

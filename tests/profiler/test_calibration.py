@@ -102,6 +102,14 @@ def test_cold_weights_are_found(chain: SearchSpace) -> None:
     assert calibration.factor * calibration.corrections[heavy] == pytest.approx(expected, rel=0.05)
 
 
+def test_networks_that_have_nothing_to_do_with_their_operators_leave_the_factor_positive(chain: SearchSpace) -> None:
+    values = invented(chain)
+    training, unseen = observe(chain, real(chain, Calibration("isolated", 1.0, 0.0, True), values))
+    backwards = [Observed(own.codes, 1 / own.latency) for own in (training, unseen)]
+    calibration, _, _ = calibrate(chain.encoding, chain.description, {"isolated": values}, *backwards)
+    assert calibration.factor > 0
+
+
 def test_an_operator_that_costs_more_inside_networks_is_corrected(cell: SearchSpace) -> None:
     values = invented(cell)
     odd = next(w.key() for w in cell.workloads() if "conv" in w.op and not w.fixed)
