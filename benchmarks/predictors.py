@@ -81,6 +81,7 @@ PROTOCOLS = {
     "fbnet-100": Protocol("fbnet_help.parquet", LAYERS, None, 100, {}, {"mape": 3.7, "within_10": 92}),
     "fbnet-900": Protocol("fbnet_help.parquet", LAYERS, None, 900, {}, {"mape": 1.0, "within_10": 98.8}),
 }
+FILES = tuple(dict.fromkeys(protocol.file for protocol in PROTOCOLS.values()))
 OTHERS = "table and boosted trees"
 """What the last column of protocols was reached by: an additive table, then boosted trees; on more columns in part."""
 
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "python benchmarks/predictors.py tables/ --protocols hw360-100,hw360-900 --seeds 10",
         "python benchmarks/predictors.py tables/ --kind auto --protocols fbnet-900 --columns lat_pixel3",
     )
-    parser.add_argument("data", type=Path, metavar="DIR", help="where the Parquet files lie")
+    parser.add_argument("data", type=Path, metavar="DIR", help=f"holds {', '.join(FILES)}")
     parser.add_argument("--protocols", default=",".join(PROTOCOLS), help=f"default: {','.join(PROTOCOLS)}")
     parser.add_argument("--columns", help="only these latencies")
     parser.add_argument("--kind", default=DEFAULT_KIND, help=f"default {DEFAULT_KIND}")

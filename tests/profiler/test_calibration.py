@@ -105,7 +105,8 @@ def test_cold_weights_are_found(chain: SearchSpace) -> None:
 def test_networks_that_have_nothing_to_do_with_their_operators_leave_the_factor_positive(chain: SearchSpace) -> None:
     values = invented(chain)
     training, unseen = observe(chain, real(chain, Calibration("isolated", 1.0, 0.0, True), values))
-    backwards = [Observed(own.codes, 1 / own.latency) for own in (training, unseen)]
+    most = 1.2 * training.latency.max()
+    backwards = [Observed(own.codes, most - own.latency) for own in (training, unseen)]
     calibration, _, _ = calibrate(chain.encoding, chain.description, {"isolated": values}, *backwards)
     assert calibration.factor > 0
 
