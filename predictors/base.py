@@ -63,7 +63,7 @@ class Origin:
 class Predictor(ABC):
     """Predicts the latency of the architectures of one space.
 
-    A subclass gives `kind`, `predict_codes`, `spread`, `save` and `load`; `expected` in closed form where it has one.
+    A subclass gives `kind`, `predict_codes`, `spread`, `save` and `load`; `additive` where its predictions are sums.
 
     Attributes:
         kind: name in the registry.
@@ -138,11 +138,11 @@ class Predictor(ABC):
     @property
     def closed_form(self) -> bool:
         """Whether `expected` is exact and costs no more than a few predictions."""
-        return False
+        return self.additive is not None
 
     @property
     def additive(self) -> AdditiveModel | None:
-        """The sums of which `expected` is the expectation, for who solves for probabilities; None where it is other."""
+        """The predictions as sums, whose expectation and extremes are exact; None where they are none."""
         return None
 
     @property
@@ -185,10 +185,15 @@ class Predictor(ABC):
             PredictorError: vectors of other lengths than the decisions have candidates.
         """
         self.check_probabilities(probabilities)
-        return self.expectation(probabilities)
+        return self.expectation(probabilities) if self.additive is None else self.additive.expected(probabilities)
 
     def extremes(self) -> Codes:
-        """(2, decisions): the architectures with the smallest and the largest prediction, found by local search."""
+        """(2, decisions): the architectures with the smallest and the largest prediction.
+
+        Of sums (see `AdditiveModel.range`), or found by local search.
+        """
+        if self.additive is not None:
+            return np.stack([self.additive.range.smallest, self.additive.range.largest])
         return np.stack([extreme(self.predict_codes, self.space.encoding, sign) for sign in (1, -1)])
 
     def check_probabilities(self, probabilities: Sequence[Any]) -> None:

@@ -65,8 +65,7 @@ class Estimate:
 
     def expected(self, probabilities: Sequence[Any]) -> Any:
         """E at the probabilities (one vector a decision); a torch tensor where these are, else a float."""
-        total = self.additive.expected(probabilities)
-        return float(total) if all(isinstance(p, np.ndarray) for p in probabilities) else total
+        return self.additive.expected(probabilities)
 
     def moved(self, now: Sequence[np.ndarray]) -> float:
         """The largest share of a decision's draws that has fallen to other candidates since (total variation)."""

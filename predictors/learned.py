@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ class LearnedPredictor(Predictor):
 
     def predict_codes(self, codes: np.ndarray) -> NDArray[np.float64]:
         rows = self._checked(codes)
-        return self._worked_out(rows) if self._all is None else self._all.predict(rows)
+        return self._worked_out(rows) if self.additive is None else self.additive.predict(rows)
 
     def spread(self, codes: np.ndarray, coverage: float) -> NDArray[np.float64]:
         return np.asarray(np.ptp(self.ends(codes, coverage), axis=1) / 2)
@@ -143,29 +143,18 @@ class LearnedPredictor(Predictor):
         if conformal.difficulty is None:
             return self.predict_codes(codes)[:, None] * conformal.factors(None, coverage)
         rows = self.features.rows(codes)
-        predicted = self.fitted.predict(rows) if self._all is None else self._all.predict(codes)
+        predicted = self.fitted.predict(rows) if self.additive is None else self.additive.predict(codes)
         return predicted[:, None] * self.fitted.factors(rows, coverage)
 
-    @property
-    def closed_form(self) -> bool:
-        return self._all is not None
-
-    @property
+    @cached_property
     def additive(self) -> AdditiveModel | None:
-        return self._all
-
-    def expected(self, probabilities: Sequence[Any]) -> Any:
-        if self._all is None:
-            return super().expected(probabilities)
-        self.check_probabilities(probabilities)
-        total = self._all.expected(probabilities)
-        return float(total) if all(isinstance(p, np.ndarray) for p in probabilities) else total
-
-    def extremes(self) -> Codes:
-        """(2, decisions): exact where the expectation is."""
-        return (
-            super().extremes() if self._all is None else np.stack([self._all.range.smallest, self._all.range.largest])
-        )
+        """The prediction of every combination of candidates; where they are many, as the regressor's sums, or None."""
+        sizes = [len(d) for d in self.space.decisions]
+        if math.prod(sizes) > LISTED:
+            return self.fitted.regressor.sums(self.space, self.features.table)
+        raw = np.indices(sizes).reshape(len(sizes), -1).T.astype(np.int16)
+        values = self._worked_out(self.space.encoding.canonical(raw)).reshape(sizes)
+        return AdditiveModel(self.space.encoding, [CostTerm(tuple(range(len(sizes))), values)], 0.0)
 
     @cached_property
     def control(self) -> AdditiveModel:
@@ -183,16 +172,6 @@ class LearnedPredictor(Predictor):
             return None
         networks = dict(zip(self.space.decode(self.training.codes), self.training.latency.tolist(), strict=True))
         return Origin(about.device, about.settings, about.lowering, about.environment, networks)
-
-    @cached_property
-    def _all(self) -> AdditiveModel | None:
-        """The prediction of every combination of candidates; where they are many, as the regressor's sums, or None."""
-        sizes = [len(d) for d in self.space.decisions]
-        if math.prod(sizes) > LISTED:
-            return self.fitted.regressor.sums(self.space, self.features.table)
-        raw = np.indices(sizes).reshape(len(sizes), -1).T.astype(np.int16)
-        values = self._worked_out(self.space.encoding.canonical(raw)).reshape(sizes)
-        return AdditiveModel(self.space.encoding, [CostTerm(tuple(range(len(sizes))), values)], 0.0)
 
     def _worked_out(self, codes: np.ndarray) -> NDArray[np.float64]:
         return self.fitted.predict(self.features.rows(codes))

@@ -19,7 +19,6 @@ from ..profiler.calibration import NOISE, Calibration
 from ..profiler.table import LatencyTable, Provenance, Row, WorkloadRow
 from ..profiler.table_schema import PENDING
 from ..spaces.architecture import Architecture, ArchitectureError
-from ..spaces.encoding import Codes
 from ..spaces.space import SearchSpace
 from .base import MissingMeasurements, Origin, Predictor, PredictorError, check_new
 
@@ -130,23 +129,8 @@ class LutPredictor(Predictor):
         return error * (tail if n is None else _student(tail, n))
 
     @property
-    def closed_form(self) -> bool:
-        return True
-
-    @property
     def additive(self) -> AdditiveModel:
         return self.model
-
-    def expected(self, probabilities: Sequence[Any]) -> Any:
-        self.check_probabilities(probabilities)
-        total = self.model.expected(probabilities)
-        for i in self._idle:  # their gradient is zero, not missing
-            total = total + 0.0 * probabilities[i].sum()
-        return float(total) if all(isinstance(p, np.ndarray) for p in probabilities) else total
-
-    def extremes(self) -> Codes:
-        """(2, decisions): exact where no two choices act on one operator's cost."""
-        return np.stack([self.model.range.smallest, self.model.range.largest])
 
     @cached_property
     def origin(self) -> Origin | None:
@@ -163,12 +147,6 @@ class LutPredictor(Predictor):
     def _lowest(self) -> np.ndarray:
         """-1 only where a choice may be unreached."""
         return np.array([0 if () in d.reach else -1 for d in self.space.decisions])
-
-    @cached_property
-    def _idle(self) -> list[int]:
-        """Decisions that change nothing."""
-        used = {d for term in self.model.cost_terms for d in term.decisions}
-        return [i for i in range(len(self.space.decisions)) if i not in used]
 
     def _build(self, space_option: str | None) -> AdditiveModel:
         space, settings = self.space, self.provenance.settings

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,23 +48,12 @@ class UpperEnd(Predictor):
     def origin(self) -> Origin | None:
         return self.predictor.origin
 
-    @property
-    def closed_form(self) -> bool:
-        return self.additive is not None
-
     @cached_property
     def additive(self) -> AdditiveModel | None:
         """A table's intervals are as wide everywhere, as a share of the latency."""
         if not isinstance(self.predictor, LutPredictor):
             return None
         return self.predictor.model.scaled(1 + self.predictor.relative_spread(self.coverage), 0.0)
-
-    def expected(self, probabilities: Sequence[Any]) -> Any:
-        if self.additive is None:
-            return super().expected(probabilities)
-        self.check_probabilities(probabilities)
-        total = self.additive.expected(probabilities)
-        return float(total) if all(isinstance(p, np.ndarray) for p in probabilities) else total
 
     @cached_property
     def control(self) -> AdditiveModel:

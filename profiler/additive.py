@@ -145,10 +145,11 @@ class AdditiveModel:
         return result
 
     def expected(self, probabilities: Sequence[Any]) -> Any:
-        """E[latency] with each decision drawn independently; differentiable where `probabilities` are torch tensors.
+        """E[latency] with each decision drawn independently.
 
         Args:
-            probabilities: one vector a decision.
+            probabilities: one vector a decision: numpy arrays (gives a float), or torch tensors (gives a tensor that is
+                differentiable in them).
         """
         total: Any = self.constant
         for term in self.cost_terms:
@@ -159,7 +160,17 @@ class AdditiveModel:
                     rest = rest[list(term.classes[axis])]  # of each candidate
                 rest = probabilities[d] @ rest
             total = total + rest.reshape(())
+        if all(isinstance(p, np.ndarray) for p in probabilities):
+            return float(total)
+        for d in self._idle:  # their gradient is zero, not missing
+            total = total + 0.0 * probabilities[d].sum()
         return total
+
+    @cached_property
+    def _idle(self) -> list[int]:
+        """Decisions that change nothing."""
+        used = {d for term in self.cost_terms for d in term.decisions}
+        return [d for d in range(len(self.encoding.decisions)) if d not in used]
 
     # -- extremes
 
@@ -169,7 +180,7 @@ class AdditiveModel:
         uniform = [np.full(len(d), 1 / len(d)) for d in self.encoding.decisions]
         smallest, largest = self._extreme(1), self._extreme(-1)
         low, high = self.predict(np.stack([smallest, largest])).tolist()
-        return Range(low, high, float(self.expected(uniform)), smallest, largest)
+        return Range(low, high, self.expected(uniform), smallest, largest)
 
     def _extreme(self, sign: int) -> np.ndarray:
         """By prediction of all, or else by coordinate descent from several starts.
