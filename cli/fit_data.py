@@ -88,7 +88,7 @@ class FitData:
         """
         if device is None or not self.measures:
             return None
-        from ..predictors.fit import check_number
+        from ..predictors.fitting import check_number
         from ..predictors.sources import MeasureRequest
 
         images = calibration_data(calibration, space, device)

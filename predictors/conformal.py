@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .regressors.base import Regressor, Rows, State
+from .regressors.base import Regressor, Rows, State, nested, part
 from .regressors.forest import RandomForest
 
 Vector = NDArray[np.float64]
@@ -74,11 +74,8 @@ class Conformal:
 
     def state(self) -> State:
         """JSON data and arrays."""
-        meta, arrays = ({}, {}) if self.difficulty is None else self.difficulty.state()
-        return {"difficulty": meta or None, "tails": "equal"}, {
-            "scores": self.scores,
-            **{f"difficulty/{k}": a for k, a in arrays.items()},
-        }
+        meta, arrays = nested({} if self.difficulty is None else {"difficulty": self.difficulty.state()})
+        return {"difficulty": None, **meta, "tails": "equal"}, {"scores": self.scores, **arrays}
 
     @classmethod
     def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Conformal:
@@ -90,8 +87,7 @@ class Conformal:
             scores = np.concatenate([-scores[::-1], scores])
         if meta["difficulty"] is None:
             return cls(scores)
-        own = {key.removeprefix("difficulty/"): a for key, a in arrays.items() if key.startswith("difficulty/")}
-        return cls(scores, RandomForest.from_state(meta["difficulty"], own))
+        return cls(scores, RandomForest.from_state(*part("difficulty", meta, arrays)))
 
     # -- inside
 

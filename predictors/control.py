@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..profiler.additive import AdditiveModel, CostTerm
 from ..spaces.description import SpaceError
+from ..spaces.evaluation import occurrences
 from ..spaces.space import SearchSpace
 from ..spaces.usage import Term, terms
 from .base import Predictor
@@ -32,7 +32,7 @@ def additive_control(predictor: Predictor, seed: int = 0) -> AdditiveModel:
     live = _live_terms(space)
     n = len(space.workloads())
     columns = [np.asarray(codes[:, d, None] == np.arange(len(own)), float) for d, own in enumerate(space.decisions)]
-    used = [_counted(term, n) for term in live]
+    used = [occurrences(term.workloads.T, n) for term in live]
     live_counts = sum((own[term.index(codes)] for term, own in zip(live, used, strict=True)), np.zeros((len(codes), n)))
     design = np.concatenate([*columns, live_counts], axis=1)
     centred = design - design.mean(axis=0)
@@ -54,10 +54,3 @@ def _live_terms(space: SearchSpace) -> list[Term]:
         return [t for t in terms(space.description, live=True) if len(t.decisions) > 1]
     except SpaceError:
         return []  # what is dead depends on too much to be held
-
-
-def _counted(term: Term, n: int) -> NDArray[np.float64]:
-    """(entries, n) how often each workload occurs."""
-    entries = term.workloads.shape[1]
-    flat = (term.workloads + 1 + np.arange(entries) * (n + 1)).ravel()
-    return np.bincount(flat, minlength=entries * (n + 1)).reshape(entries, n + 1)[:, 1:].astype(float)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from ..profiler.additive import AdditiveModel, CostTerm
 from ..spaces.description import INPUT, Node, SpaceDescription
-from ..spaces.evaluation import liveness, usage
+from ..spaces.evaluation import liveness, occurrences, usage
 from ..spaces.space import SearchSpace
 from .graph_features import GraphFeatures
 from .graphs import GraphLayout, SpaceGraphs
 from .operators import OperatorLayout, OperatorRows
-from .regressors.base import TABLE, Arrays, Meta, Rows
+from .regressors.base import TABLE, Arrays, Meta, Rows, nested, part
 from .threads import shared_out
 from .transfer_sources import SourceCodes, SourceRows, Sources, pruned
 from .workload_costs import WorkloadCosts
@@ -99,10 +99,9 @@ class SpaceFeatures:
     def state(self) -> tuple[Meta, Arrays]:
         """What `from_state` needs besides the space."""
         arrays: Arrays = {"macs": self.costs.macs, "params": self.costs.params, "bytes": self.costs.bytes}
-        meta: Meta = {"table": None, "sources": None}
-        if self.sources is not None:
-            meta["sources"], own = self.sources.state()
-            arrays |= {f"sources/{name}": array for name, array in own.items()}
+        own, learned = nested({} if self.sources is None else {"sources": self.sources.state()})
+        meta: Meta = {"table": None, "sources": None, **own}
+        arrays |= learned
         if self.table is None:
             return meta, arrays
         terms = []
@@ -119,8 +118,7 @@ class SpaceFeatures:
             raise ValueError("the costs do not fit the space's workloads")
         self = cls(space, costs, _read_table(space, meta["table"], arrays))
         if meta.get("sources") is not None:  # files of before lack it
-            own = {name.removeprefix("sources/"): a for name, a in arrays.items() if name.startswith("sources/")}
-            self.sources = Sources.from_state(meta["sources"], own)
+            self.sources = Sources.from_state(*part("sources", meta, arrays))
         return self
 
     # -- inside
@@ -169,12 +167,12 @@ class SpaceFeatures:
         """Choices and numbers of some rows, the table's column left out."""
         description = self.space.description
         raw = usage(description, codes, live=False)
-        counts = [_counts(raw, len(description.workloads))]
+        counts = [occurrences(raw, len(description.workloads))]
         choices, path = codes.astype(np.int16), raw
         if self._deadly:
             live = self._live_nodes(codes)
             path = np.where(live, raw, -1)
-            counts.append(_counts(path, len(description.workloads)))
+            counts.append(occurrences(path, len(description.workloads)))
             choices = np.concatenate([choices, self._live_choices(codes, live)], axis=1)
         sums = [own @ self._weights for own in counts]
         depth = _longest(description, codes, path >= 0)
@@ -188,10 +186,8 @@ class SpaceFeatures:
 
     def _live_choices(self, codes: np.ndarray, live: NDArray[np.bool_]) -> NDArray[np.int16]:
         """Codes with -1 where no operator of the decision is live."""
-        nodes = self.space.description.nodes
         found = np.full(codes.shape, -1, np.int16)
-        for d in range(codes.shape[1]):
-            own = [v for v, node in enumerate(nodes) if node.decision == d]
+        for d, own in enumerate(self.space.description.nodes_of):
             at = live[:, own].any(axis=1)
             found[at, d] = codes[at, d]
         return found
@@ -237,12 +233,6 @@ class SpaceFeatures:
     def _names(self) -> tuple[str, ...]:
         kinds = ("raw", "live") if self._deadly else ("raw",)
         return (*(f"{kind}: {name}" for kind in kinds for name in self._columns), "depth", *self.graphs.names)
-
-
-def _counts(workloads: NDArray[np.int32], n: int) -> NDArray[np.float64]:
-    """(N, n) how often each workload occurs in (N, nodes) numbers of them, -1 for none."""
-    flat = (workloads + np.arange(len(workloads))[:, None] * (n + 1) + 1).ravel()
-    return np.bincount(flat, minlength=len(workloads) * (n + 1)).reshape(-1, n + 1)[:, 1:].astype(float)
 
 
 def _longest(description: SpaceDescription, codes: np.ndarray, works: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -77,6 +77,15 @@ class PredictorFile:
             raise PredictorError(f"{path} is neither a latency table nor a predictor of hwnas") from error
         return cls(**_checked(path, header), arrays={n.removeprefix("array "): a for n, a in arrays.items()})
 
+    @classmethod
+    def of(cls, kind: str, path: str | Path, space: SearchSpace) -> PredictorFile:
+        """As `read`, of a predictor of this kind and space; raises PredictorError for one of another."""
+        file = cls.read(path)
+        if file.kind != kind:
+            raise PredictorError(f"{path} is a predictor of kind {file.kind!r}, not {kind!r}")
+        file.check_space(path, space)
+        return file
+
     def check_space(self, path: str | Path, space: SearchSpace) -> None:
         """Raise PredictorError unless the file was made for this space."""
         if self.fingerprint != space.fingerprint:

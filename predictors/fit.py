@@ -22,7 +22,7 @@ from .learned import LearnedPredictor
 from .learning_curve import LearningCurve, learning_curve
 from .lut import LutPredictor
 from .registry import predictor_type
-from .regressors.registry import DEFAULT_KIND, regressor_kinds, regressor_type
+from .regressors.registry import DEFAULT_KIND, regressor_kinds
 from .sources import Source, Supply
 from .table_prices import complete
 from .transfer_sources import SourceCodes
@@ -216,13 +216,6 @@ def _written(
         doubts=list(source.doubts),
         seconds=time.monotonic() - start,
     )
-
-
-def check_number(kind: str, n: int) -> None:
-    """Raise PredictorError for fewer networks than the kind can be fitted on, before they are measured."""
-    least = regressor_type(kind).min_rows
-    if n < least:
-        raise PredictorError(f"a predictor of kind {kind!r} needs at least {least} measured networks, not {n}")
 
 
 def check_free(path: Path, replace: bool) -> None:

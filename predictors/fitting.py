@@ -121,11 +121,16 @@ def fit_regressor(
     return Fitted(kind, regressor, rows.layout, Conformal.of(seen, y / out - 1, rng), errors(out, y))
 
 
+def check_number(kind: str, n: int) -> None:
+    """Raise PredictorError for fewer networks than the kind can be fitted on; may be called before any is measured."""
+    least = regressor_type(kind).min_rows
+    if n < least:
+        raise PredictorError(f"a predictor of kind {kind!r} needs at least {least} measured networks, not {n}")
+
+
 def check_training(kind: str, rows: Rows, y: NDArray[np.float64]) -> None:
     """Raise PredictorError for data that no regressor of the kind can be fitted on."""
-    least = regressor_type(kind).min_rows
-    if len(y) < least:
-        raise PredictorError(f"a predictor of kind {kind!r} needs at least {least} measured networks, not {len(y)}")
+    check_number(kind, len(y))
     if not (np.isfinite(y) & (y > 0)).all():
         wrong = y[~(np.isfinite(y) & (y > 0))]
         raise PredictorError(f"{len(wrong)} of {len(y)} latencies are not positive numbers, such as {wrong[0]:g}")

@@ -31,10 +31,7 @@ class KernelTablePredictor(LutPredictor):
 
     @classmethod
     def load(cls, path: str | Path, space: SearchSpace, *, space_option: str | None = None) -> Self:
-        file = PredictorFile.read(path)
-        if file.kind != cls.kind:
-            raise PredictorError(f"{path} is a predictor of kind {file.kind!r}, not {cls.kind!r}")
-        file.check_space(path, space)
+        file = PredictorFile.of(cls.kind, path, space)
         try:
             provenance = Provenance.from_json(file.meta["provenance"])
             rows = [_row(data, provenance.unit) for data in file.meta["rows"]]

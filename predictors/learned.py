@@ -203,10 +203,7 @@ class LearnedPredictor(Predictor):
 
     @classmethod
     def load(cls, path: str | Path, space: SearchSpace) -> Self:
-        file = PredictorFile.read(path)
-        if file.kind != cls.kind:
-            raise PredictorError(f"{path} is a predictor of kind {file.kind!r}, not {cls.kind!r}")
-        file.check_space(path, space)
+        file = PredictorFile.of(cls.kind, path, space)
         try:
             fitted = Fitted.from_state(*part("fitted", file.meta, file.arrays))
             features = SpaceFeatures.from_state(space, *part("features", file.meta, file.arrays))

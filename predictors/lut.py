@@ -149,10 +149,8 @@ class LutPredictor(Predictor):
         return np.array([0 if () in d.reach else -1 for d in self.space.decisions])
 
     def _build(self, space_option: str | None) -> AdditiveModel:
-        space, settings = self.space, self.provenance.settings
-        batch, dtype = settings.get("batch", 1), settings.get("dtype", "fp32")
-        if not isinstance(batch, int) or not 1 <= batch <= 1_000_000 or not isinstance(dtype, str):
-            raise PredictorError(f"{self._where}: the settings cannot be used: batch {batch!r}, dtype {dtype!r}")
+        space = self.space
+        batch, dtype = batch_and_dtype(self.provenance, self._where)
         description = space.describe(batch)
         known = {row.key: row.latency for row in self.rows if row.latency is not None}
         calibration = self._calibration
@@ -199,6 +197,14 @@ class LutPredictor(Predictor):
         except ArchitectureError as error:
             raise PredictorError(f"{self._where}: a calibration network cannot be read: {error}") from error
         return found
+
+
+def batch_and_dtype(provenance: Provenance, where: str) -> tuple[int, str]:
+    """Of what a table holds; raises PredictorError where they cannot be used."""
+    batch, dtype = provenance.settings.get("batch", 1), provenance.settings.get("dtype", "fp32")
+    if not isinstance(batch, int) or not 1 <= batch <= 1_000_000 or not isinstance(dtype, str):
+        raise PredictorError(f"{where}: the settings cannot be used: batch {batch!r}, dtype {dtype!r}")
+    return batch, dtype
 
 
 def profile_command(provenance: Provenance, space: SearchSpace, out: str, space_option: str | None) -> str:

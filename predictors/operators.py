@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.evaluation import usage
+from ..spaces.evaluation import occurrences, usage
 from ..spaces.space import SearchSpace
 from .base import PredictorError
 
@@ -109,10 +109,7 @@ class OperatorLayout:
         Args:
             live: leave out those whose result does not act on the output, or that the input does not act on.
         """
-        n = len(self.operators)
-        used = usage(self.space.description, codes, live=live)
-        flat = (used + np.arange(len(used))[:, None] * (n + 1) + 1).ravel()
-        return np.bincount(flat, minlength=len(used) * (n + 1)).reshape(-1, n + 1)[:, 1:].astype(float)
+        return occurrences(usage(self.space.description, codes, live=live), len(self.operators))
 
 
 @dataclass(frozen=True, eq=False)

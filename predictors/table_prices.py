@@ -18,7 +18,7 @@ from ..spaces.architecture import Architecture
 from ..spaces.space import SearchSpace
 from .base import PredictorError
 from .kernel_table import KernelTablePredictor
-from .lut import UNCALIBRATED
+from .lut import UNCALIBRATED, batch_and_dtype
 from .operators import Operators
 from .prices import PriceModel
 
@@ -113,19 +113,13 @@ class _Completion:
         )
 
     @cached_property
-    def _batch(self) -> int:
-        batch = self.about.settings.get("batch", 1)
-        if not isinstance(batch, int) or not 1 <= batch <= 1_000_000:
-            raise PredictorError(f"{self.where}: the settings cannot be used: batch {batch!r}")
-        return batch
-
-    @property
-    def _dtype(self) -> str:
-        return str(self.about.settings.get("dtype", "fp32"))
+    def _settings(self) -> tuple[int, str]:
+        return batch_and_dtype(self.about, self.where)
 
     @cached_property
     def _workloads(self) -> dict[str, Any]:
-        return {w.key(self._batch, self._dtype): w for w in self.space.workloads(self._batch)}
+        batch, dtype = self._settings
+        return {w.key(batch, dtype): w for w in self.space.workloads(batch)}
 
     @cached_property
     def _parts(self) -> dict[str, Any]:
@@ -177,13 +171,14 @@ class _Completion:
         if held.all() or not held.any():
             held = np.arange(len(networks)) % HELD_OUT == 0
         values = {row.key: row.latency for row in rows if row.latency is not None}
+        batch, dtype = self._settings
         found, _, _ = calibrate(
             self.space.encoding,
-            self.space.describe(self._batch),
+            self.space.describe(batch),
             {"isolated": values},
             Observed(codes[~held], latency[~held]),
             Observed(codes[held], latency[held]),
-            dtype=self._dtype,
+            dtype=dtype,
             exact=self.about.unit == "MMACs",
         )
         return {**found.as_dict(), "networks": [a.as_dict() for a in architectures]}, found.error
@@ -202,9 +197,8 @@ class _Completion:
         )
         wrong = {key: value * spread.get(key, 0.0) for key, value in values.items() if key in self._parts}
         live, factor = bool((calibration or {}).get("live", False)), float((calibration or {}).get("factor", 1.0))
-        doubt = AdditiveModel.from_values(
-            space.encoding, space.describe(self._batch), wrong, dtype=self._dtype, live=live
-        )
+        batch, dtype = self._settings
+        doubt = AdditiveModel.from_values(space.encoding, space.describe(batch), wrong, dtype=dtype, live=live)
         codes = space.encoding.sample(SAMPLE, np.random.default_rng(0))
         share = float(np.mean(factor * doubt.predict(codes) / plain.predict_codes(codes)))
         error = _widened((calibration or {}).get("error"), share, UNCALIBRATED if self.about.unit == "ms" else 0.0)

@@ -143,8 +143,7 @@ def pruned(description: SpaceDescription, codes: Codes, live: NDArray[np.bool_])
     """
     found = codes.copy()
     changed = False
-    for d in range(codes.shape[1]):
-        own = [v for v, node in enumerate(description.nodes) if node.decision == d]
+    for d, own in enumerate(description.nodes_of):
         zeros = [j for j in range(len(description.decisions[d])) if all(not description.nodes[v].data[j] for v in own)]
         if own and zeros:
             found[(codes[:, d] >= 0) & ~live[:, own].any(axis=1), d] = zeros[0]

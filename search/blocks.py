@@ -98,7 +98,7 @@ def _of_node(description: SpaceDescription, node: Node, row: Sequence[int], befo
 
 def _of_decision(description: SpaceDescription, decision: int, candidate: int) -> Block:
     """A decision's block, as at the first place where it is made."""
-    nodes = [node for node in description.nodes if node.decision == decision]
+    nodes = (description.nodes[v] for v in description.nodes_of[decision])
     found = (_workload(description, node, candidate) for node in nodes)
     workload = next((each for each in found if each is not None), None)
     return _chosen(description, decision, candidate, description.decisions[decision].label, workload, None)

@@ -122,6 +122,15 @@ class SpaceDescription:
         return {decision.label: i for i, decision in enumerate(self.decisions)}
 
     @cached_property
+    def nodes_of(self) -> list[list[int]]:
+        """For each decision the numbers of the nodes that it makes."""
+        found: list[list[int]] = [[] for _ in self.decisions]
+        for v, node in enumerate(self.nodes):
+            if node.decision is not None:
+                found[node.decision].append(v)
+        return found
+
+    @cached_property
     def fingerprint(self) -> str:
         """Digest by which a table or predictor knows its space again; only that of batch 1 is ever compared."""
         content = {

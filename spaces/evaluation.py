@@ -195,6 +195,12 @@ def usage(description: SpaceDescription, codes: np.ndarray, *, live: bool) -> ND
     return result
 
 
+def occurrences(used: NDArray[np.int32], n: int) -> NDArray[np.float64]:
+    """(N, n) how often each of n workloads occurs among (N, nodes) numbers of them, -1 for none."""
+    flat = (used + np.arange(len(used))[:, None] * (n + 1) + 1).ravel()
+    return np.bincount(flat, minlength=len(used) * (n + 1)).reshape(-1, n + 1)[:, 1:].astype(float)
+
+
 def check_seen(node: Node, workloads: NDArray[np.int32]) -> None:
     """SpaceError where the node meets shapes that discovery did not."""
     if (workloads == UNSEEN).any():
