@@ -82,12 +82,8 @@ class PriceModel:
 
     def covariance(self, operators: Operators) -> Vector:
         """(M, M) of the logarithms of the prices, given those that were measured, without noise."""
-        new, own = self._scaled(operators, held=False), self._scaled(self.operators)
-        among = self.kernel.covariance(np.concatenate([new, own]))
-        m = len(new)
-        between, inside = among[:m, m:], among[m:, m:].copy()
-        inside[np.diag_indices_from(inside)] += self.kernel.noise + JITTER
-        left = among[:m, :m] - between @ inverse_of(inside)[0] @ between.T
+        new, between, inside = self._covariances(self._scaled(operators, held=False), self._scaled(self.operators))
+        left = new - between @ inverse_of(inside)[0] @ between.T
         return np.asarray(left + np.diag(np.maximum(-np.diag(left), 0)))
 
     def left_out(self) -> Vector:
@@ -118,11 +114,15 @@ class PriceModel:
         """By the measured workloads of these numbers."""
         ops = self.operators.take(rows)
         target = np.log(self.y[rows] / self._costs(costs, ops))
-        own, new = self._scaled(ops), self._scaled(operators)
-        among = self.kernel.covariance(np.concatenate([new, own]))
-        between, inside = among[: len(new), len(new) :], among[len(new) :, len(new) :].copy()
-        inside[np.diag_indices_from(inside)] += self.kernel.noise + JITTER
+        _, between, inside = self._covariances(self._scaled(operators), self._scaled(ops))
         return np.asarray(self._costs(costs, operators) * np.exp(between @ np.linalg.solve(inside, target)))
+
+    def _covariances(self, new: Vector, own: Vector) -> tuple[Vector, Vector, Vector]:
+        """Among new points, between them and the measured ones, and among these, with noise."""
+        among, m = self.kernel.covariance(np.concatenate([new, own])), len(new)
+        inside = among[m:, m:].copy()
+        inside[np.diag_indices_from(inside)] += self.kernel.noise + JITTER
+        return among[:m, :m], among[:m, m:], inside
 
     def _costs(self, costs: OperatorCosts, operators: Operators) -> Vector:
         return np.maximum(costs.of(operators.families, operators.amounts), FLOOR * self.y.min())

@@ -37,11 +37,12 @@ class Facts:
 
     def fixed(self) -> dict[str, Any]:
         """Driver, power limit, largest clocks, compute mode; None for what cannot be told."""
+        driver = self._call("nvmlSystemGetDriverVersion")
         return {
-            "driver": self._text(self._global("nvmlSystemGetDriverVersion")),
+            "driver": driver.decode() if isinstance(driver, bytes) else driver,
             "power_limit_w": _thousandth(self._ask("nvmlDeviceGetPowerManagementLimit")),
-            "max_sm_mhz": self._clock("nvmlDeviceGetMaxClockInfo", "NVML_CLOCK_SM"),
-            "max_memory_mhz": self._clock("nvmlDeviceGetMaxClockInfo", "NVML_CLOCK_MEM"),
+            "max_sm_mhz": self._of("nvmlDeviceGetMaxClockInfo", "NVML_CLOCK_SM"),
+            "max_memory_mhz": self._of("nvmlDeviceGetMaxClockInfo", "NVML_CLOCK_MEM"),
             "compute_mode": self._ask("nvmlDeviceGetComputeMode"),
             "others": self.busy,
         }
@@ -49,7 +50,7 @@ class Facts:
     def now(self) -> dict[str, Any]:
         """Clocks, power, temperature and what holds the clock down, and doubts on times taken in this state."""
         reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
-        heat = self._constant("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU")
+        heat = self._of("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU")
         slow = sorted({why for bit, why in _SLOW.items() if reasons & bit})
         doubts = [f"the GPU's clock is held down by {why}" for why in slow]
         if heat is not None and heat >= HOT_C:
@@ -57,8 +58,8 @@ class Facts:
         if self.busy:
             doubts.append("other processes compute on this GPU")
         return {
-            "sm_mhz": self._clock("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
-            "memory_mhz": self._clock("nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
+            "sm_mhz": self._of("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
+            "memory_mhz": self._of("nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
             "power_w": _thousandth(self._ask("nvmlDeviceGetPowerUsage")),
             "celsius": heat,
             "throttle": reasons,
@@ -66,30 +67,19 @@ class Facts:
         }
 
     def _ask(self, function: str, *arguments: Any) -> Any:
+        return self._call(function, self._handle, *arguments)
+
+    def _of(self, function: str, kind: str) -> Any:
+        """One of several clocks or sensors, by the name of NVML's constant."""
+        return self._ask(function, getattr(self._nvml, kind, None))
+
+    def _call(self, function: str, *arguments: Any) -> Any:
         if self._nvml is None:
             return None
         try:
-            return getattr(self._nvml, function)(self._handle, *arguments)
+            return getattr(self._nvml, function)(*arguments)
         except Exception:  # each of these is missing on some GPU
             return None
-
-    def _global(self, function: str) -> Any:
-        if self._nvml is None:
-            return None
-        try:
-            return getattr(self._nvml, function)()
-        except Exception:  # as above
-            return None
-
-    def _constant(self, function: str, name: str) -> Any:
-        return None if self._nvml is None else self._ask(function, getattr(self._nvml, name))
-
-    def _clock(self, function: str, kind: str) -> Any:
-        return self._constant(function, kind)
-
-    @staticmethod
-    def _text(value: Any) -> Any:
-        return value.decode() if isinstance(value, bytes) else value
 
 
 def _thousandth(value: Any) -> float | None:

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...devices.cuda.program import VERSION
 from ...spaces.tracer import Graph, Ref
-
-VERSION = 1
 
 
 def emit(graph: Graph) -> bytes:
